@@ -127,7 +127,7 @@ impl Kept {
         self.why(FIRST)
     }
 
-    /// Asserts that nothing was reported which was not read yet.
+    /// Asserts that no event waits to be read.
     fn assert_no_news(&self) {
         assert_eq!(self.changes.try_recv(), Err(TryRecvError::Empty));
     }
@@ -217,7 +217,7 @@ impl Drop for Server {
     }
 }
 
-/// An upstream that is stopped is dead, by what ICMP says at once, and alive again when it is started again.
+/// An upstream that is stopped is dead at once, because of ICMP errors, and alive again when it is started again.
 #[test]
 fn a_udp_upstream_dies_and_returns() {
     netns_test!();
@@ -242,7 +242,7 @@ fn a_udp_upstream_dies_and_returns() {
     }
 }
 
-/// An upstream that is there but does not answer, or not with what is expected, is dead, and the reason says which.
+/// An upstream that exists but does not reply, or not with the expected bytes, is dead, and the reason says which.
 #[test]
 fn silence_is_told_from_a_wrong_answer() {
     netns_test!();
@@ -257,7 +257,7 @@ fn silence_is_told_from_a_wrong_answer() {
     let _server = Server::udp("127.0.0.1:5000", &["po", "ng", ""]);
     let kept = Kept::start(vec![monitored("127.0.0.1:5000", brief.clone())]);
     assert_eq!(kept.dies(), "the answer lacks the expected bytes");
-    // Where nothing is expected, an empty datagram is an answer.
+    // If nothing is expected, an empty datagram is a reply.
     let _empty = Server::udp("127.0.0.1:5001", &[""]);
     brief.expect.clear();
     let kept = Kept::start(vec![
@@ -268,7 +268,7 @@ fn silence_is_told_from_a_wrong_answer() {
     assert_eq!(kept.monitor.snapshot()[0].failed, None);
 }
 
-/// Over TCP the open connection is the answer, unless something is sent or expected.
+/// Over TCP the open connection is the reply, unless something is sent or expected.
 #[test]
 fn a_tcp_upstream_dies_and_returns() {
     netns_test!();
@@ -297,7 +297,7 @@ fn a_tcp_upstream_dies_and_returns() {
     }
 }
 
-/// TCP answers that are wrong, missing, or longer than anybody searches.
+/// TCP replies that are wrong, missing, or longer than the part that is searched.
 #[test]
 fn a_tcp_upstream_answers_wrongly() {
     netns_test!();
@@ -330,7 +330,7 @@ fn a_tcp_upstream_answers_wrongly() {
             "{port}"
         );
     }
-    // It takes the connection and is silent ever after.
+    // It accepts the connection and then sends nothing.
     let _silent = TcpListener::bind("127.0.0.1:5003").unwrap();
     let mut brief = probe(ProbeOver::Tcp, "ping", "200 OK");
     brief.timeout = Duration::from_millis(100);
@@ -340,7 +340,7 @@ fn a_tcp_upstream_answers_wrongly() {
     );
 }
 
-/// A late answer is no answer to the next probe.
+/// A late reply does not count as the reply to the next probe.
 #[test]
 fn late_answers_do_not_count() {
     netns_test!();
@@ -366,7 +366,7 @@ fn late_answers_do_not_count() {
     kept.assert_no_news();
 }
 
-/// Probes leave from the address that the file names, with a port of their own, and through the interface.
+/// Probes are sent from the address that the file names, with a port of their own, and through the interface.
 #[test]
 fn probes_leave_as_the_file_says() {
     netns_test!();
@@ -390,7 +390,7 @@ fn probes_leave_as_the_file_says() {
     let mut no_interface = monitored("127.0.0.1:5000", udp);
     no_interface.interface = 999;
     let kept = Kept::start(vec![nowhere, no_interface]);
-    // Each upstream would be dead after as many failures as `fall` says.
+    // An upstream would be dead after as many failures as `fall` says.
     for _ in 0..=fall {
         let before = Instant::now();
         eventually("both probes fail for a reason of this host", || {
@@ -406,7 +406,8 @@ fn probes_leave_as_the_file_says() {
     assert!(kept.monitor.snapshot().iter().all(|state| state.alive));
 }
 
-/// When a name moves, the workers hear of it and the new address is probed; a failing look-up changes nothing.
+/// When the address of a name changes, the workers are notified and the new address is probed. A look-up that fails
+/// changes nothing.
 #[test]
 fn a_name_moves() {
     netns_test!();
@@ -524,7 +525,7 @@ fn a_look_up_hangs() {
     );
 }
 
-/// A thousand upstreams are all probed, on one thread, spread over the interval; one that dies is found among them.
+/// A thousand upstreams are all probed, by one thread, spread over the interval. One of them that dies is found.
 #[test]
 fn a_thousand_upstreams() {
     netns_test!();
@@ -560,7 +561,8 @@ fn a_thousand_upstreams() {
         Err(format!("{count} probes"))
     });
     let asked = asked.lock().unwrap();
-    // All at once, they would come in three of these tenths. A busy machine may read late, but not most of the time.
+    // Probes that are all sent at once would come in three of these tenths. A busy machine may read late, but not most
+    // of the time.
     let tenths: BTreeSet<u128> = asked
         .iter()
         .map(|(at, _)| at.duration_since(start).as_millis() / 100)
@@ -622,7 +624,7 @@ impl HandlerSpec for Idle {
     }
 }
 
-/// The daemon looks after what its configuration names, from its start on.
+/// The daemon monitors the upstreams of its configuration from its start on.
 #[test]
 fn a_daemon_looks_after_its_upstreams() {
     netns_test!();

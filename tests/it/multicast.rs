@@ -1,4 +1,4 @@
-//! Groups and broadcasts on shared ports: each datagram is handled once, whatever copies the kernel makes, with one
+//! Groups and broadcasts on shared ports: each datagram is handled once, however many copies the kernel makes, with one
 //! worker and with four.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -9,7 +9,7 @@ use crate::common::daemon::{Daemon, on_file};
 use crate::common::host::Host;
 use crate::common::namespace::{index_of, netns_test, run};
 
-/// Two other hosts, at the ends of the cables `a0` and `b0`.
+/// Two other hosts, at the ends of the veth pairs `a0` and `b0`.
 struct Cables {
     a: Host,
     b: Host,
@@ -48,8 +48,8 @@ fn sender_on_loopback() -> UdpSocket {
     socket
 }
 
-/// One datagram to a group is one handling, with one worker and with four, also when wildcard routes on the same port
-/// would get copies and another group of the port is joined by somebody else on this host.
+/// A datagram to a group is handled once, with one worker and with four. This holds when wildcard routes on the same
+/// port would get copies, and when another program on this host has joined another group of the port.
 #[test]
 fn one_datagram_one_handling() {
     netns_test!();
@@ -66,8 +66,8 @@ fn one_datagram_one_handling() {
         [handler.rest]
         kind = "drop"
     "#;
-    // Somebody else's group on our port: its datagrams are none of ours, though a wildcard listener of ours has the
-    // port.
+    // Another program joins a group on this port. Its datagrams are not for the daemon, although a wildcard listener of
+    // the daemon has the port.
     let stranger = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
     stranger
         .bind(&"0.0.0.0:0".parse::<SocketAddr>().unwrap().into())
@@ -143,8 +143,8 @@ fn one_group_on_two_interfaces() {
     }
 }
 
-/// A source-specific join gets the named sources and nobody else; beyond ten sources (igmp_max_msf) further sockets
-/// join.
+/// A source-specific join gets datagrams of the named sources and of no others. For more than ten sources
+/// (igmp_max_msf), further sockets join.
 #[test]
 fn source_specific_groups() {
     netns_test!(needs = ["ip"]);
@@ -187,7 +187,7 @@ fn source_specific_groups() {
     assert_eq!(ledger.received(), 12);
 }
 
-/// A hundred groups on one port: each datagram to its own route, nothing to another.
+/// A hundred groups on one port: each datagram reaches its own route, and no other.
 #[test]
 fn a_hundred_groups_on_one_port() {
     netns_test!();
@@ -219,9 +219,9 @@ fn a_hundred_groups_on_one_port() {
     daemon.stop();
 }
 
-/// A broadcast address as a destination, of the subnet and of all, beside wildcard routes whose sockets get copies:
-/// handled once by its own route; and where no route names the address, once by the wildcard's. With one worker and
-/// with four.
+/// A broadcast address is a destination, of the subnet and of all, beside wildcard routes whose sockets get copies. Its
+/// own route handles a datagram once. Without a route for the address, the wildcard's route does, once. This holds with
+/// one worker and with four.
 #[test]
 fn broadcasts_are_handled_once() {
     netns_test!(needs = ["ip"]);
@@ -257,7 +257,7 @@ fn broadcasts_are_handled_once() {
             sender.send_to(b"wild", "10.1.0.255:6000").unwrap();
         }
         let handlers = ["subnet", "everyone", "wild"];
-        // The copies come in any order: wait for all of them.
+        // The copies come in any order, so the test waits for all of them.
         let copies = 20 * workers + 10 * (workers - 1);
         let ledger = daemon.ledger_when(|ledger| ledger.received() == 30 + copies);
         for handler in handlers {
@@ -272,8 +272,8 @@ fn broadcasts_are_handled_once() {
     }
 }
 
-/// A broadcast address that comes up after the start, as with DHCP, is handled once all the same: its listener was
-/// planned before anybody could know. With one worker and with four, beside a wildcard and alone.
+/// A broadcast address that is added after the start, as with DHCP, is handled once, although its listener was planned
+/// before. This holds with one worker and with four, beside a wildcard and alone.
 #[test]
 fn a_broadcast_address_that_comes_later() {
     netns_test!(needs = ["ip"]);
@@ -314,8 +314,8 @@ fn a_broadcast_address_that_comes_later() {
     }
 }
 
-/// `answer_groups` answers a request to a group from this host's own address, never from the group; without it the
-/// request is refused. Both families.
+/// With `answer_groups`, a reply to a request to a group comes from this host's own address, never from the group.
+/// Without it, the request is refused. This holds in both families.
 #[test]
 fn answers_to_groups() {
     netns_test!(needs = ["ip"]);
@@ -361,8 +361,8 @@ fn answers_to_groups() {
     daemon.stop();
 }
 
-/// Without `interface` the kernel chooses, and the log says what; where it has no choice, the error lists what there
-/// is.
+/// Without `interface` the kernel chooses one, and the log names it. Where the kernel has no choice, the error lists
+/// the interfaces.
 #[test]
 fn the_kernels_choice_is_said() {
     netns_test!(needs = ["ip"]);
@@ -397,7 +397,7 @@ fn the_kernels_choice_is_said() {
     daemon.stop();
 }
 
-/// An interface that does not exist: the error lists those that do.
+/// If an interface does not exist, the error lists those that do.
 #[test]
 fn a_wrong_interface_lists_the_right_ones() {
     netns_test!();
@@ -419,8 +419,9 @@ fn a_wrong_interface_lists_the_right_ones() {
     }
 }
 
-/// With `share = true` the daemon lives beside another program on the same port and group, and both get every datagram;
-/// without it, it refuses and names the program. The other program is the real avahi-daemon on 224.0.0.251:5353.
+/// With `share = true` the daemon runs beside another program on the same port and group, and both get every datagram.
+/// Without it, the daemon refuses and names the program. The other program is the real avahi-daemon on
+/// 224.0.0.251:5353.
 #[test]
 fn beside_avahi() {
     netns_test!(needs = ["avahi-daemon", "ip"], with = [root]);
@@ -442,7 +443,7 @@ fn beside_avahi() {
     );
 
     let mut daemon = Daemon::start(&route(true));
-    // A question that avahi answers, by multicast: its own host name.
+    // The request is for avahi's own host name, which it replies to by multicast.
     let asker = sender_on(&cables.a, false);
     asker.set_read_timeout(Some(TIMEOUT)).unwrap();
     let question = b"\x12\x34\0\0\0\x01\0\0\0\0\0\0\x0audisp-test\x05local\0\0\x01\0\x01";
@@ -483,7 +484,7 @@ mod avahi {
         }
     }
 
-    /// Without D-Bus and without changing its user, in this namespace.
+    /// Runs avahi-daemon in this namespace, without D-Bus and without changing its user.
     pub fn start(directory: &Path) -> Avahi {
         let config = directory.join("avahi.conf");
         let text = "[server]\nhost-name=udisp-test\nuse-ipv6=no\nallow-interfaces=a0\nenable-dbus=no\n\

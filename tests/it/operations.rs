@@ -1,5 +1,5 @@
-//! The guide for operators, docs/operations.md, is true: each of its commands is run as it stands, in its order,
-//! against the file that it shows, and does what is promised.
+//! The guide for operators, docs/operations.md, is correct: each of its commands is run as it is written, in order,
+//! with the file that the guide shows, and does what is promised.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -20,9 +20,9 @@ use udispatch::observe::snapshot::Snapshot;
 const GUIDE: &str = include_str!("../../docs/operations.md");
 const UNIT: &str = include_str!("../../packaging/systemd/udispatch.service");
 const FILE: &str = "/etc/udispatch/udispatch.toml";
-/// All that the test makes is below this, on a file system of its own.
+/// All files of the test are below this path, on a file system of its own.
 const PLACE: &str = "/run/guide";
-/// What the daemons write on standard error.
+/// The file to which the daemons write their standard error.
 const LOG: &str = "/run/guide/log";
 
 /// What the guide promises of the output: the beginning of a command, how often it has come before, and words.
@@ -53,8 +53,8 @@ const PROMISED: &[(&str, usize, &str)] = &[
     ("udispatch stop", 0, "stopping"),
 ];
 
-/// Every command exits with 0 and says what is promised. Meanwhile a client has one session and gets every answer, from
-/// the same upstream's same view of it, through each reload and takeover.
+/// Every command exits with 0 and prints what is promised. Meanwhile a client has one session and gets every reply,
+/// through each reload and takeover, and the upstream sees one source port all the time.
 #[test]
 fn every_command_of_the_guide() {
     netns_test!(
@@ -94,7 +94,7 @@ fn every_command_of_the_guide() {
     );
 }
 
-/// The lines of the guide's console blocks that are typed.
+/// The lines of the guide's console blocks that a reader types.
 fn commands() -> Vec<String> {
     let blocks = GUIDE
         .split("```console\n")
@@ -106,7 +106,7 @@ fn commands() -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-/// An /etc, a /run and a /tmp of the test's own, with the guide's file, the program, and a `systemctl` that knows our
+/// Directories /etc, /run and /tmp for the test, with the guide's file, the program, and a `systemctl` that knows the
 /// unit.
 fn make_place() {
     let program = fs::read(env!("CARGO_BIN_EXE_udispatch")).unwrap();
@@ -115,7 +115,7 @@ fn make_place() {
     for directory in ["etc/udispatch", "old", "bin"] {
         fs::create_dir_all(format!("{PLACE}/{directory}")).unwrap();
     }
-    // What the host has there, seen through links, and one directory more.
+    // The directory contains links to what the host has there, and one directory more.
     run(&format!("mount --rbind /etc {PLACE}/old"));
     for entry in fs::read_dir("/etc").unwrap() {
         let name = entry.unwrap().file_name();
@@ -138,7 +138,7 @@ fn make_place() {
         .filter_map(|line| line.strip_prefix("ExecReload="))
         .collect();
     assert!(!reload.is_empty(), "how the unit reloads");
-    // The program is not installed here.
+    // The program is not installed on this machine.
     let reload = reload.join("\n").replace("/usr/bin/udispatch", "udispatch");
     let systemctl = format!(
         "#!/bin/sh -e\n[ \"$*\" = 'reload udispatch' ] || exit 64\nMAINPID=$(udispatch status --json | jq .pid)\n{reload}\n"
@@ -153,7 +153,7 @@ fn make_place() {
     }
 }
 
-/// A shell with the test's programs, whose daemons have a log.
+/// A shell with the test's programs, whose daemons write a log.
 fn shell(command: &str) -> Command {
     let mut shell = Command::new("bash");
     let path = format!("{PLACE}/bin:{}", std::env::var("PATH").unwrap());
@@ -177,7 +177,7 @@ fn output(command: &str) -> Output {
     shell(command).output().unwrap()
 }
 
-/// What serves now.
+/// The snapshot of the process that serves now.
 fn serving() -> Option<Snapshot> {
     let output = output("udispatch status --json");
     output
@@ -186,7 +186,7 @@ fn serving() -> Option<Snapshot> {
         .then(|| serde_json::from_slice(&output.stdout).expect("a snapshot"))
 }
 
-/// Waits until this is so.
+/// Waits until a condition is true, and shows the log if it never is.
 fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     eventually(what, || {
         if is_so() {
@@ -196,14 +196,14 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     });
 }
 
-/// A walk through the guide.
+/// One pass through the guide.
 #[derive(Default)]
 struct Walk {
     done: Vec<String>,
     daemons: Vec<Child>,
-    /// Process id of the one that serves.
+    /// Process id of the process that serves.
     pid: u32,
-    /// Daemons that should be running.
+    /// Number of daemons that should be running.
     left: usize,
     traffic: Option<Traffic>,
 }
@@ -217,7 +217,7 @@ impl Walk {
                 .count()
         };
         if command.starts_with("udispatch check") && before("udispatch check") == 1 {
-            // What the guide says first: edit the file.
+            // The guide says to edit the file first.
             let mut file = OpenOptions::new().append(true).open(FILE).unwrap();
             file.write_all(b"\n[[route]]\ndestination = \"127.0.0.1:5302\"\nhandler = \"echo\"\n")
                 .unwrap();
@@ -255,7 +255,7 @@ impl Walk {
         self.heed(command);
     }
 
-    /// A command in the background: a daemon.
+    /// Starts a command in the background: a daemon.
     fn begin(&mut self, command: &str) {
         let log = || File::options().create(true).append(true).open(LOG).unwrap();
         let daemon = shell(&format!("exec {command}"))
@@ -266,7 +266,7 @@ impl Walk {
         self.daemons.push(daemon);
     }
 
-    /// Waits for what a command does after it has ended.
+    /// Waits for the effects of a command after it has ended.
     fn heed(&mut self, command: &str) {
         if command.starts_with("udispatch run") && !command.contains("--takeover") {
             wait_until("it serves", || serving().is_some());
@@ -291,8 +291,8 @@ impl Walk {
         }
     }
 
-    /// "A wrong file changes nothing, and `reload` exits with 78 and says why": a file with a mistake, and one whose
-    /// test fails.
+    /// Checks "A wrong file changes nothing, and `reload` exits with 78 and says why", with a file with a mistake, and
+    /// with one whose test fails.
     fn reload_a_wrong_file(&self) {
         let good = fs::read_to_string(FILE).unwrap();
         for wrong in [
@@ -313,7 +313,7 @@ impl Walk {
         fs::write(FILE, good).unwrap();
     }
 
-    /// Whether a process has ended; of ours, in order.
+    /// Whether a process has ended. A child of this process must have ended in order.
     fn is_gone(&mut self, pid: u32) -> bool {
         match self.daemons.iter_mut().find(|daemon| daemon.id() == pid) {
             Some(daemon) => daemon
@@ -323,7 +323,7 @@ impl Walk {
                     assert!(status.success(), "{pid}: {status}");
                     true
                 }),
-            // Started by another daemon: whoever is its parent now may not have waited for it.
+            // Another daemon started it, and its present parent may not have waited for it.
             None => fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| {
                 stat.rsplit_once(") ")
                     .is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']))
@@ -335,7 +335,7 @@ impl Walk {
 impl Drop for Walk {
     fn drop(&mut self) {
         if self.left > 0 {
-            // The test has failed: nothing of it stays.
+            // The test has failed, so its processes are killed.
             let _ = shell("udispatch stop").status();
         }
         for daemon in &mut self.daemons {
@@ -345,7 +345,7 @@ impl Drop for Walk {
     }
 }
 
-/// A client with one session that asks all the time, an echo, and a stream of flow records.
+/// A client with one session that sends requests all the time, an echo, and a stream of flow records.
 struct Traffic {
     is_over: Arc<AtomicBool>,
     thread: thread::JoinHandle<u64>,
@@ -375,7 +375,7 @@ impl Traffic {
         Traffic { is_over, thread }
     }
 
-    /// Every question was answered.
+    /// Ends the traffic, and asserts that every request had its reply.
     fn end(self) {
         self.is_over.store(true, Ordering::Relaxed);
         let exchanges = self.thread.join().expect("every answer came");

@@ -1,5 +1,5 @@
-//! The law under overload: of five times more datagrams than the daemon can take, each one is in its ledger or among
-//! the kernel's drops, to the last, while it runs and across reloads. The kernel's own counters are the second opinion.
+//! The law under overload. Of five times more datagrams than the daemon can take, each one is in its ledger or among
+//! the kernel's drops, to the last, while it runs and across reloads. The kernel's own counters are the second source.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,24 +17,24 @@ use crate::common::daemon::Daemon;
 use crate::common::eventually;
 use crate::common::namespace::netns_test;
 
-/// Where the load goes.
+/// The destinations of the load.
 const DESTINATIONS: [&str; 4] = [
     "127.0.0.1:1001",
     "127.0.0.1:1002",
     "127.0.0.9:1002",
     "127.0.0.1:1003",
 ];
-/// Who sends it; only the first may send to the last destination.
+/// The sources of the load. Only the first may send to the last destination.
 const SENDERS: [&str; 4] = ["127.0.0.2:0", "127.0.0.3:0", "127.0.0.4:0", "127.0.0.5:0"];
-/// Offered to taken, at least.
+/// Smallest ratio of datagrams sent to datagrams taken.
 const OVERLOAD: u64 = 5;
-/// Upstreams that each datagram is sent on to: what makes it dear.
+/// Number of upstreams that each datagram is forwarded to, which makes it expensive.
 const UPSTREAMS: u16 = 20;
-/// How long each configuration is under load at least.
+/// Shortest time for which each configuration is under load.
 const STAGE: Duration = Duration::from_millis(800);
 
-/// A daemon with so many workers whose forwarder sends to so many upstreams, with or without the listener and the route
-/// that a reload removes.
+/// A daemon with this number of workers whose forwarder sends to this number of upstreams, with or without the listener
+/// and the route that a reload removes.
 fn config(workers: usize, upstreams: u16, is_whole: bool) -> String {
     let upstreams: Vec<String> = (0..upstreams)
         .map(|number| format!("127.0.0.1:{}", 9_001 + number))
@@ -52,7 +52,7 @@ fn config(workers: usize, upstreams: u16, is_whole: bool) -> String {
     )
 }
 
-/// Senders that go as fast as they can.
+/// Senders that send as fast as they can.
 struct Load {
     sent: Arc<AtomicU64>,
     is_over: Arc<AtomicBool>,
@@ -91,7 +91,7 @@ impl Load {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Ends it. How much was sent.
+    /// Ends the senders. Returns the number of datagrams sent.
     fn end(self) -> u64 {
         self.is_over.store(true, Ordering::Relaxed);
         self.threads
@@ -101,7 +101,7 @@ impl Load {
     }
 }
 
-/// Sockets that take nothing, so that none of the kernel's counts of what is received is theirs.
+/// Sockets that take nothing, so that they do not count in the kernel's number of received datagrams.
 fn dead_ends() -> Vec<UdpSocket> {
     let bind = |number| {
         let socket = UdpSocket::bind(("127.0.0.1", 9_001 + number)).unwrap();
@@ -111,7 +111,7 @@ fn dead_ends() -> Vec<UdpSocket> {
     (0..UPSTREAMS).map(bind).collect()
 }
 
-/// What the kernel counts of IPv4 UDP in this namespace (RFC 4113 and udp_mib).
+/// The kernel's counters of IPv4 UDP in this namespace (RFC 4113 and udp_mib).
 fn kernel() -> BTreeMap<String, u64> {
     let text = fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("Udp: "));
@@ -126,7 +126,8 @@ fn kernel() -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// What the kernel says that all sockets on an address have dropped (the last column of /proc/net/udp).
+/// The number of datagrams that all sockets on an address have dropped, by the kernel (the last column of
+/// /proc/net/udp).
 fn drops_of(address: &str) -> u64 {
     let text = fs::read_to_string("/proc/thread-self/net/udp").unwrap();
     let lines = text
@@ -142,7 +143,7 @@ fn received<'a>(accounts: impl Iterator<Item = &'a Account>) -> u64 {
     accounts.map(|account| account.received).sum()
 }
 
-/// The law in each row, and between listeners, workers, routes and handlers.
+/// Asserts the law in each row, and between listeners, workers, routes and handlers.
 fn assert_lawful(seen: &Snapshot) {
     assert!(seen.balances, "{seen}");
     let listeners = seen.listeners.iter().map(|row| &row.account);
@@ -182,13 +183,13 @@ fn assert_lawful(seen: &Snapshot) {
         received(routes.clone()) + dropped("no_route"),
         "{seen}"
     );
-    // Only the removed route has two handlers; once it is gone, so has what is called `(removed)`.
+    // Only the removed route has two handlers. Once it is gone, its datagrams are in the row `(removed)`.
     let twice = |row: &&udispatch::observe::snapshot::RouteRow| {
         ["removed", "(removed)"].contains(&row.route.as_str())
     };
     let twice = received(seen.routes.iter().filter(twice).map(|row| &row.account));
     assert_eq!(received(handlers), received(routes) + twice, "{seen}");
-    // Each datagram that the forwarder handled was to go to each upstream, and what became of that is known.
+    // Each datagram that the forwarder handled was meant for each upstream, and what happened to it is known.
     for row in seen.upstreams.iter() {
         let failed: u64 = row.failed.values().sum();
         assert!(
@@ -199,7 +200,7 @@ fn assert_lawful(seen: &Snapshot) {
     }
 }
 
-/// What the ledger has of everything that was sent.
+/// The number of sent datagrams that the ledger has, received or dropped by the kernel.
 fn accounted(seen: &Snapshot) -> (u64, u64) {
     let kernel_drops = seen.listeners.iter().map(|row| row.kernel_drops).sum();
     (
@@ -208,10 +209,11 @@ fn accounted(seen: &Snapshot) -> (u64, u64) {
     )
 }
 
-/// Sent = received + dropped by the kernel, to the last datagram, with five times more than the daemon can take, while
-/// it goes from one worker to three and on to two, its forwarder gets other upstreams, and a listener is removed and
-/// comes back. In every snapshot meanwhile the law holds in and between all rows, and nothing is counted that was not
-/// sent. The kernel counts the same: received by sockets, dropped for want of buffer, and none that found no socket.
+/// Sent = received + dropped by the kernel, to the last datagram, with five times more than the daemon can take.
+/// Meanwhile it changes from one worker to three and on to two, its forwarder gets other upstreams, and a listener is
+/// removed and added again. In every snapshot the law holds in and between all rows, and nothing is counted that was
+/// not sent. The kernel counts equal numbers: received by sockets, dropped because of full buffers, and none without a
+/// socket.
 #[test]
 fn nothing_is_lost_without_a_name() {
     netns_test!(with = [heavy]);
@@ -241,7 +243,7 @@ fn nothing_is_lost_without_a_name() {
             let seen = snapshot(&daemon);
             assert_lawful(&seen);
             let (received, dropped) = accounted(&seen);
-            // Each sender may have sent one that it has not counted yet.
+            // Each sender may have sent one datagram that it has not counted yet.
             assert!(
                 received + dropped <= load.sent() + SENDERS.len() as u64,
                 "{seen}"

@@ -1,5 +1,5 @@
-//! What packages are made of: manual pages and completions say what the command line says, and the configuration that
-//! comes with the package is right.
+//! The contents of packages: manual pages and completions describe the command line, and the configuration of the
+//! package is right.
 
 use std::fs;
 use std::path::Path;
@@ -26,8 +26,8 @@ fn commands() -> Vec<String> {
         .collect()
 }
 
-/// A page for the program and for each command that its help lists, and for no other; where they cannot be written, it
-/// is said.
+/// There is a page for the program and for each command that its help lists, and for no other. A directory that cannot
+/// be written is an error.
 #[test]
 fn a_manual_page_for_each_command() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -65,7 +65,7 @@ fn a_manual_page_for_each_command() {
     );
 }
 
-/// Each shell's completions know each command.
+/// The completions of each shell know each command.
 #[test]
 fn completions_know_each_command() {
     for shell in ["bash", "fish", "zsh"] {
@@ -82,7 +82,7 @@ fn completions_know_each_command() {
     );
 }
 
-/// The package's own configuration is right and serves nobody but this host.
+/// The configuration of the package is right and serves only this host.
 #[test]
 fn the_first_configuration_is_harmless() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/udispatch.toml");

@@ -1,5 +1,5 @@
-//! The page in a real browser: a datagram that the test sends shows up in the picture, trouble stands out, and nothing
-//! is loaded from elsewhere. Pictures of it are kept in `target/artifacts/`.
+//! The page in a real browser. A datagram that the test sends appears in the picture, problems stand out, and nothing
+//! is loaded from elsewhere. Pictures of the page are saved in `target/artifacts/`.
 
 use crate::common::browser::{Browser, DESKTOP, PHONE};
 use crate::common::client::Client;
@@ -11,7 +11,7 @@ use crate::common::upstream::{Server, forwarder};
 const ORIGIN: &str = "http://127.0.0.1:9253/";
 const DAEMON: &str = "[daemon]\nhttp = \"127.0.0.1:9253\"\nreceive_buffer = \"128KiB\"\n";
 
-/// WebDriver's names of keys.
+/// The codes of keys in WebDriver.
 const ENTER: char = '\u{e007}';
 const ESCAPE: char = '\u{e00c}';
 
@@ -21,7 +21,7 @@ fn node(key: &str) -> String {
     format!("document.querySelector('.node[data-key=\"{key}\"]')")
 }
 
-/// A row's figures in the open panel, by the row's name.
+/// The numbers of a row in the open panel, by the row's name.
 fn figures(name: &str) -> String {
     let row =
         format!("document.querySelector('#details section:not([hidden]) tr[data-key=\"{name}\"]')");
@@ -68,8 +68,8 @@ fn picture(browser: &Browser, name: &str) {
     browser.wait("!document.querySelector('#flow').classList.contains('compact')");
 }
 
-/// What is sent shows: its total on every node on its way, a rate and a ribbon while it flows, and neither when it is
-/// over. A node opens by mouse and by keyboard and tells of sessions, drops by reason and errors by errno.
+/// Traffic is shown: its total on every node on its path, and a rate and a ribbon while it flows. A node opens by mouse
+/// and by keyboard, and shows sessions, drops by reason and errors by errno.
 #[test]
 fn datagrams_show_up_in_the_picture() {
     netns_test!(needs = ["chromium", "chromedriver"], with = [heavy]);
@@ -150,8 +150,7 @@ fn datagrams_show_up_in_the_picture() {
     daemon.stop();
 }
 
-/// What the kernel drops stands out: an alarm with its cure, and a node that says so and is marked by more than its
-/// colour.
+/// Kernel drops stand out: an alarm with its cure, and a node that says so and is marked by more than its colour.
 #[test]
 fn kernel_drops_stand_out() {
     netns_test!(needs = ["chromium", "chromedriver"], with = [heavy]);
@@ -185,8 +184,8 @@ fn kernel_drops_stand_out() {
     daemon.stop();
 }
 
-/// Of hundreds of rows the busiest few are shown, the others are one node that can be opened, and the filter finds
-/// each.
+/// Of hundreds of rows, the busiest few are shown. The others are one node that can be opened, and the filter finds
+/// each of them.
 #[test]
 fn hundreds_of_rows_stay_usable() {
     netns_test!(needs = ["chromium", "chromedriver"], with = [heavy]);
@@ -228,7 +227,7 @@ fn hundreds_of_rows_stay_usable() {
     daemon.stop();
 }
 
-/// A stream that breaks off is said to be broken and what is shown to be old; when the daemon is back, so is the
+/// If the stream breaks off, the page says so and marks its contents as old. When the daemon is back, so is the
 /// picture.
 #[test]
 fn a_broken_stream_is_told_and_mended() {
@@ -249,7 +248,7 @@ fn a_broken_stream_is_told_and_mended() {
     browser.wait("/ old\\. Trying again/.test(document.querySelector('#broken').textContent)");
     browser.keep_picture("page-stale-desktop-light");
     let daemon = Daemon::start(&config);
-    // It may be back by itself already, and the button gone.
+    // The page may be back by itself already, without the button.
     browser.run("document.querySelector('#broken button').click()");
     browser.wait(
         "document.body.dataset.stream === 'live' && document.querySelector('#broken').hidden",

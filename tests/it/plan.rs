@@ -1,4 +1,4 @@
-//! What a plan says and what it costs, for a machine of the test's own making: nothing is bound, nobody is asked.
+//! The contents and the cost of a plan, for an invented machine: nothing is bound, and no kernel is asked.
 
 use std::io;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use udispatch::plan::host::Host;
 
 use crate::common::cpu_time;
 
-/// A machine with loopback alone, which has every unicast address of 127.0.0.0/8.
+/// A machine that only has loopback, with every unicast address of 127.0.0.0/8.
 fn host() -> Host {
     let name = "lo".to_owned();
     let addresses = vec!["127.0.0.1".parse().unwrap()];
@@ -53,8 +53,8 @@ fn route(destinations: &[String], rest: &str) -> String {
     format!("[[route]]\ndestination = {destinations:?}\nhandler = \"drop\"\n{rest}\n")
 }
 
-/// As many prefixes and ports as a file may have are planned in seconds, by an unoptimized program too: what they have
-/// in common is looked at once, not once a prefix and port.
+/// As many prefixes and ports as a file may have are planned in seconds, by an unoptimized program, too. Work that they
+/// share is done once, and not once for each prefix and port.
 #[test]
 fn many_prefixes_with_many_ports() {
     for rest in ["", "source = \"10.0.0.0/8\""] {
@@ -70,7 +70,7 @@ fn many_prefixes_with_many_ports() {
 }
 
 /// Ranges of ports that all overlap and are all different would need a table of their own for each port. There is a
-/// limit to that, and the problem says at which port it is worst.
+/// limit to that, and the error names the port with the most of them.
 #[test]
 fn too_many_overlapping_ranges() {
     let ranges = |count: u32| -> Vec<String> {
@@ -101,7 +101,7 @@ fn too_many_overlapping_ranges() {
     assert_eq!(problems.errors(), 1);
 }
 
-/// Two routes of one socket that differ in `share` are told once for each destination, not once for each port.
+/// If two routes of one socket differ in `share`, each destination has one error, and not each port.
 #[test]
 fn a_contradiction_over_a_range_is_one() {
     let text = route(&["127.0.0.1:1000-1999".to_owned()], "share = true")
@@ -120,7 +120,8 @@ fn a_contradiction_over_a_range_is_one() {
     );
 }
 
-/// What `share` means for a unicast address is said once a route; of a group, which it is made for, nothing is said.
+/// The warning about `share` for a unicast address comes once a route. For a group, which `share` is made for, there is
+/// none.
 #[test]
 fn sharing_a_unicast_address_is_told() {
     let shared = |destination: &str| {

@@ -1,5 +1,5 @@
-//! What breaks around the daemon does not break it: dead upstreams, small MTUs, firewalls, floods, blocked output,
-//! signals. Each loss has its name in the ledger, and afterwards everything works again.
+//! Faults around the daemon do not break it: dead upstreams, small MTUs, firewalls, floods, blocked output, signals.
+//! Each loss has its name in the ledger, and afterwards everything works again.
 
 use std::io::{PipeReader, Read, Write};
 use std::os::fd::OwnedFd;
@@ -29,7 +29,7 @@ fn forward(name: &str, port: u16, upstreams: &[&str]) -> String {
     )
 }
 
-/// Numbered datagrams.
+/// Sends numbered datagrams.
 fn send_numbers(client: &Client, to: &str, numbers: std::ops::Range<u32>) {
     for number in numbers {
         client.send(&number.to_be_bytes(), to);
@@ -42,9 +42,9 @@ fn expect_numbers(client: &Client, numbers: std::ops::Range<u32>) {
     }
 }
 
-/// An upstream that is down refuses (ICMP), and the kernel tells that to whoever sends next, instead of sending.
-/// Whatever it told, the first datagram after the upstream is back arrives, again and again; its neighbour in the same
-/// handler gets everything meanwhile; and sent plus refused is what the handler was to send.
+/// An upstream that is down refuses (ICMP). The kernel reports that to the next send call, instead of sending. Whatever
+/// it reported, the first datagram after the upstream is back arrives, again and again. Another upstream of the handler
+/// gets everything meanwhile. Sent plus refused is what the handler was to send.
 #[test]
 fn a_refusing_upstream_comes_back() {
     netns_test!();
@@ -55,7 +55,7 @@ fn a_refusing_upstream_comes_back() {
         let client = Client::bind("127.0.0.1:0");
         let mut next = 0;
         for round in 0..20 {
-            // One, or a batch of them.
+            // Sends one datagram, or a batch of them.
             let down = if round % 2 == 0 { 1 } else { 40 };
             send_numbers(&client, "127.0.0.1:1234", next..next + down);
             next += down;
@@ -80,9 +80,10 @@ fn a_refusing_upstream_comes_back() {
     }
 }
 
-/// Datagrams of 1,400 to 9,000 bytes in runs of equal size, which leave as segmented sends, over a path with an MTU of
-/// 1,280: the segments are refused, so the datagrams go one by one, in fragments, and all arrive in order. So does a
-/// second burst, after the refusal is known, and small ones between them. IPv4 and IPv6, plain and segmenting senders.
+/// Datagrams of 1,400 to 9,000 bytes in runs of equal size, which are sent as segmented sends, take a path with an MTU
+/// of 1,280. The segments are refused, so the datagrams are sent one by one, in fragments, and all arrive in order. So
+/// does a second burst, after the refusal is known, and so do small ones between them. This holds for IPv4 and IPv6,
+/// and for plain and segmenting senders.
 #[test]
 fn a_path_with_a_small_mtu() {
     netns_test!(needs = ["ip"]);
@@ -102,9 +103,9 @@ fn a_path_with_a_small_mtu() {
                             (0..size).map(move |index| (index as u8) ^ number ^ burst)
                         })
                         .collect();
-                    // A run may end with a shorter one.
+                    // A run may end with a shorter datagram.
                     bytes.truncate(bytes.len() - size / 3 * usize::from(burst));
-                    // So that runs form.
+                    // The stop makes runs form.
                     daemon.pause();
                     if in_train {
                         client.send_segmented(&bytes, size as u16, "127.0.0.1:1234");
@@ -129,8 +130,8 @@ fn a_path_with_a_small_mtu() {
     }
 }
 
-/// Upstreams that nobody can be sent to yet, for want of a route, do not keep the daemon from starting; once there is a
-/// way, it is used. An upstream with nobody on its port shows in the ledger.
+/// Upstreams to which there is no route yet do not keep the daemon from starting. Once there is a route, it is used. An
+/// upstream whose port is closed shows in the ledger.
 #[test]
 fn an_upstream_that_comes_later() {
     netns_test!(needs = ["ip"]);
@@ -160,7 +161,7 @@ fn an_upstream_that_comes_later() {
 }
 
 /// The small MTU is not on this host's link but behind a router. In IPv4 the router fragments, and nothing is lost. In
-/// IPv6 it may not: it says so, of what it drops, and from then on the datagrams leave in fragments that fit.
+/// IPv6 it may not, and reports what it drops. From then on the datagrams are sent in fragments that fit.
 #[test]
 fn a_small_mtu_further_on() {
     netns_test!(needs = ["ip"]);
@@ -173,10 +174,10 @@ fn a_small_mtu_further_on() {
         let upstream = beyond.bind(&there);
         let daemon = Daemon::start(&forward("on", 1234, &[&there]));
         let client = Client::bind("127.0.0.1:0");
-        // The hosts find each other first; meanwhile what is sent waits.
+        // The hosts resolve each other's addresses first. Until then, what is sent waits.
         client.send(b"small", "127.0.0.1:1234");
         assert_eq!(upstream.receive().0, b"small");
-        // Each that is lost teaches the path's MTU, as soon as the router's word of it is here.
+        // Each lost datagram brings the MTU of the path, as soon as the router's report is here.
         let timeout = if may_lose {
             Duration::from_millis(100)
         } else {
@@ -202,7 +203,7 @@ fn a_small_mtu_further_on() {
     }
 }
 
-/// A device whose queue is full drops what is sent, and the ledger says so: what it calls sent has arrived.
+/// A device whose queue is full drops what is sent, and the ledger counts it: what it counts as sent has arrived.
 #[test]
 fn a_full_device_queue_is_counted() {
     netns_test!(needs = ["ip", "tc"]);
@@ -234,9 +235,9 @@ fn a_full_device_queue_is_counted() {
     }
 }
 
-/// What goes wrong between the daemon and an upstream, one thing after the other: a firewall that drops, one that
-/// rejects, a route that is gone, a link that is down. Each loss is counted under its errno, another upstream of the
-/// same handler gets everything all the time, and when it is over, traffic flows again.
+/// The path from the daemon to an upstream has one fault after another: a firewall that drops, one that rejects, a
+/// missing route, a link that is down. Each loss is counted under its errno, another upstream of the handler gets
+/// everything all the time, and after the fault, traffic flows again.
 #[test]
 fn a_firewall_and_a_lost_route() {
     netns_test!(needs = ["ip", "nft"]);
@@ -284,8 +285,8 @@ fn a_firewall_and_a_lost_route() {
     }
 }
 
-/// The address that the daemon sends from is replaced by another, as DHCP or a reconnecting VPN does: the upstream gets
-/// traffic from the new one, without a restart.
+/// The address that the daemon sends from is replaced by another one, as DHCP or a reconnecting VPN does. The upstream
+/// gets traffic from the new one, without a restart.
 #[test]
 fn the_own_address_changes() {
     netns_test!(needs = ["ip"]);
@@ -302,7 +303,7 @@ fn the_own_address_changes() {
         let (bytes, source) = upstream.receive();
         assert_eq!((bytes.as_slice(), source.ip()), (&b"before"[..], ip(old)));
         run(&format!("ip addr del {old} dev near"));
-        // While there is none: lost, whatever the errno.
+        // Without an address, datagrams are lost, whatever the errno.
         client.send(b"between", "127.0.0.1:1234");
         daemon.ledger_when(|ledger| ledger.received() == 2);
         let nodad = if there.starts_with('[') { "nodad" } else { "" };
@@ -320,8 +321,9 @@ fn ip(prefix: &str) -> std::net::IpAddr {
     prefix.split_once('/').unwrap().0.parse().unwrap()
 }
 
-/// One worker, one route flooded, another with a client that asks 200 times, one after the other: each is answered
-/// while the flood lasts, and the ledger has every datagram of the flood as received or as dropped by the kernel.
+/// With one worker, one route is flooded, and a client of another route sends 200 requests, one after the other. Each
+/// has its reply while the flood lasts, and the ledger has every datagram of the flood as received or as dropped by the
+/// kernel.
 #[test]
 fn a_flood_starves_nobody() {
     netns_test!();
@@ -363,8 +365,8 @@ fn a_flood_starves_nobody() {
     assert_eq!(flooded.received + flooded.last, sent);
 }
 
-/// A hundred listeners that all hold something, each datagram of which goes to five hundred upstreams: far more work
-/// than the time that stopping may take. It ends in time, and the ledger answers meanwhile.
+/// A hundred listeners all have datagrams in their queues, each of which goes to five hundred upstreams. That is far
+/// more work than the time for a stop allows. The daemon ends in time, and the ledger can be requested meanwhile.
 #[test]
 fn stopping_is_bounded_with_many_listeners_and_upstreams() {
     netns_test!();
@@ -390,7 +392,7 @@ fn stopping_is_bounded_with_many_listeners_and_upstreams() {
     daemon.stop();
 }
 
-/// More than the buffers hold, to a daemon that stands still, and more than it can take, to one that runs: what was
+/// More than the buffers hold is sent to a daemon that is stopped, and more than it can take to one that runs. What was
 /// received and what the kernel dropped are together what was sent, to the last datagram, with one worker and with
 /// four.
 #[test]
@@ -400,7 +402,7 @@ fn overload_is_counted_exactly() {
         + "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = [\"echo\", \"drop\", \"print\"]\n";
     for workers in ["1", "4"] {
         let mut daemon = Daemon::of(&config).workers(workers).start();
-        // Many ports, so that the kernel's hash reaches every worker's socket.
+        // There are many source ports, so that the kernel's hash reaches every worker's socket.
         let clients: Vec<Client> = (0..50).map(|_| Client::bind("127.0.0.1:0")).collect();
         let mut sent = 0;
         let mut burst = || {
@@ -427,7 +429,7 @@ fn overload_is_counted_exactly() {
     }
 }
 
-/// The reading end of what is the daemon's standard output, and its writing end.
+/// The reading and the writing end of the daemon's standard output.
 fn output() -> (PipeReader, Stdio) {
     let (reader, writer) = std::io::pipe().unwrap();
     (reader, writer.into())
@@ -442,7 +444,7 @@ const PRINT_AND_ECHO: &str = r#"
     handler = "echo"
 "#;
 
-/// Sends to the printing route until the ledger says so.
+/// Sends to the route of `print` until the ledger satisfies the condition.
 fn print_until(
     daemon: &mut Daemon,
     client: &Client,
@@ -456,8 +458,8 @@ fn print_until(
     })
 }
 
-/// Standard output is a pipe that nobody reads: `print` drops, under its own name, while the other route answers; what
-/// is under way is in flight in a ledger that balances; and SIGTERM, two more of them and SIGINT still end it in time.
+/// Standard output is a pipe that is not read. `print` drops, under its own name, while the other route replies. What
+/// waits is in flight in a ledger that balances. SIGTERM, two more of them and SIGINT still end the daemon in time.
 #[test]
 fn blocked_output_harms_nobody_else() {
     netns_test!();
@@ -514,7 +516,7 @@ fn fill_and_read(
     reading
 }
 
-/// A reader of standard output that was slow and comes back gets whole lines only, as many as the ledger calls handled,
+/// A reader of standard output that was slow and continues gets whole lines only, as many as the ledger calls handled,
 /// and `print` works on.
 #[test]
 fn output_that_was_blocked_works_again() {
@@ -534,8 +536,8 @@ fn output_that_was_blocked_works_again() {
     assert!(text.lines().rev().skip(1).all(is_whole));
 }
 
-/// The reader of standard output is gone: the log says so once, `print` drops as sink_closed from then on, everything
-/// else lives on, and it ends well.
+/// The reader of standard output is gone. The log says so once, `print` drops as sink_closed from then on, everything
+/// else continues, and the daemon ends in order.
 #[test]
 fn closed_output_harms_nobody_else() {
     netns_test!();
@@ -563,8 +565,8 @@ fn closed_output_harms_nobody_else() {
     assert_eq!(ledger.handler("echo").last, 100);
 }
 
-/// Standard output that does not block, as a parent process may hand it down (O_NONBLOCK belongs to the pipe, not to
-/// us): full is not gone.
+/// Standard output may be non-blocking, as a parent process may hand it down (O_NONBLOCK belongs to the pipe, and not
+/// to the daemon). A full pipe then does not count as closed.
 #[test]
 fn output_that_does_not_block_is_waited_for() {
     netns_test!();
@@ -582,7 +584,7 @@ fn output_that_does_not_block_is_waited_for() {
     assert_eq!(ledger.handler("print").reason("sink_closed"), 0);
 }
 
-/// Whoever read the log is gone: signals that make it write neither end nor harm it.
+/// The reader of the log is gone. Signals that make the daemon write to it neither end nor harm the daemon.
 #[test]
 fn a_closed_log_harms_nobody() {
     netns_test!();
@@ -601,7 +603,7 @@ fn a_closed_log_harms_nobody() {
     assert_eq!(daemon.end(libc::SIGTERM), Some(0));
 }
 
-/// A standard error that is full, whoever reads it, and its reading end. What fills it is one line.
+/// A full standard error that still has its reading end, and that end. One line fills it.
 fn full_log(is_nonblocking: bool) -> (UnixStream, Stdio) {
     // One end of a socket pair may be made so without unsafe code; a pipe would do the same.
     let (reader, mut writer) = UnixStream::pair().unwrap();
@@ -613,15 +615,15 @@ fn full_log(is_nonblocking: bool) -> (UnixStream, Stdio) {
     (reader, OwnedFd::from(writer).into())
 }
 
-/// Asks until an answer comes: there is no log that says when it is ready.
+/// Sends requests until a reply comes, because there is no log that says when the daemon is ready.
 fn ask_until_answered(client: &Client) {
     eventually("an answer", || {
         client.try_ask(b"ready?", "127.0.0.1:1234", Duration::from_millis(50))
     });
 }
 
-/// Nobody reads standard error, and it is full from the beginning: signals that make it write harm nobody, and SIGTERM
-/// ends it in time, with exit code 0.
+/// Standard error is not read, and is full from the beginning. Signals that make the daemon write do no harm, and
+/// SIGTERM ends it in time, with exit code 0.
 #[test]
 fn a_blocked_log_harms_nobody() {
     netns_test!();
@@ -647,12 +649,13 @@ fn a_blocked_log_harms_nobody() {
     }
 }
 
-/// Standard error that was full for long, and whose reader comes back: it gets whole lines in their order, in the place
-/// of those that were too many a line that counts them, and from then on every line again, to the last of the ledger.
+/// Standard error was full for a long time, and its reader continues. It gets whole lines in their order. One line
+/// counts the lines that were dropped, in their place. From then on it gets every line again, to the last one of the
+/// ledger.
 #[test]
 fn a_log_that_was_blocked_works_again() {
     netns_test!();
-    // A ledger of 70 KiB, so that many of them are more than is kept.
+    // The ledger has 70 KiB, so that a series of them is more than is kept.
     let config = format!(
         "[daemon]\nreceive_buffer = \"128KiB\"\n{ECHO}\
          [[route]]\ndestination = \"127.0.0.1:2000-2999\"\nhandler = \"drop\"\n"
@@ -662,8 +665,8 @@ fn a_log_that_was_blocked_works_again() {
         let mut daemon = Daemon::of(&config).log(log).start();
         let client = Client::bind("127.0.0.1:0");
         ask_until_answered(&client);
-        // 70 KiB each, of which 1 MiB is kept. Whoever answers a request has handled the signals before it: none of
-        // them become one.
+        // These are 70 KiB each, of which 1 MiB is kept. A daemon that replies to a request has handled the signals
+        // before it, so none of them are merged.
         for _ in 0..40 {
             daemon.signal(libc::SIGUSR1);
             assert_eq!(get(&daemon, "/status").status, 200);
@@ -679,7 +682,7 @@ fn a_log_that_was_blocked_works_again() {
         let dropped: usize = count.parse().unwrap();
         let first = daemon.log()[0].trim_start_matches('-').to_owned();
         assert!(first.contains("INFO  ready: "), "{first}");
-        // Whole ledgers only, written and dropped alike: the listeners, three heads, the routes, the handlers, the
+        // Only whole ledgers were written or dropped: the listeners, three heads, the routes, the handlers, the
         // balance.
         let ledger = 1_001 + 3 + 2 + 2 + 1;
         let told = daemon.log().len() - 2;
@@ -699,7 +702,7 @@ fn a_log_that_was_blocked_works_again() {
     }
 }
 
-/// What waits in the sockets when SIGTERM or SIGINT comes is handled and answered before the end.
+/// Datagrams that wait in the sockets when SIGTERM or SIGINT comes are handled, and get their replies, before the end.
 #[test]
 fn the_last_datagrams_are_handled() {
     netns_test!();
@@ -728,8 +731,9 @@ fn the_last_datagrams_are_handled() {
     }
 }
 
-/// SIGTERM in the middle of a flood ends it in time. Its last ledger has at least what was sent before the signal and
-/// at most what was sent before the port was closed; and every datagram that it calls sent has arrived, in order.
+/// SIGTERM in the middle of a flood ends the daemon in time. Its last ledger has at least what was sent before the
+/// signal and at most what was sent before the port was closed. Every datagram that it counts as sent has arrived, in
+/// order.
 #[test]
 fn a_flood_does_not_keep_it() {
     netns_test!();
@@ -743,7 +747,7 @@ fn a_flood_does_not_keep_it() {
             let flood = scope.spawn(|| {
                 let client = Client::bind("127.0.0.1:0");
                 client.0.connect("127.0.0.1:1234").unwrap();
-                // Refused once the port is closed.
+                // A send is refused once the port is closed.
                 while client
                     .0
                     .send(&sent.load(Ordering::SeqCst).to_be_bytes())
@@ -752,7 +756,7 @@ fn a_flood_does_not_keep_it() {
                     sent.fetch_add(1, Ordering::SeqCst);
                 }
             });
-            // Empties the upstream, so that what it lost is known to be lost for want of room there.
+            // This empties the upstream's socket, so that what it lost is known to be lost because its buffer was full.
             let collect = scope.spawn(|| {
                 let mut got: Vec<u64> = vec![];
                 loop {
@@ -790,8 +794,8 @@ fn a_flood_does_not_keep_it() {
     }
 }
 
-/// SIGUSR1 prints the ledger, SIGHUP a line, as often as they come: at 1,000 a second or faster, for 2,000 of them,
-/// while a client asks; nothing is lost and nothing ends.
+/// SIGUSR1 prints the ledger, and SIGHUP prints a line, however often they come: 2,000 of them at 1,000 a second or
+/// faster, while a client sends requests. Nothing is lost and nothing ends.
 #[test]
 fn signals_disturb_nothing() {
     netns_test!();
@@ -821,7 +825,7 @@ fn signals_disturb_nothing() {
         is_over.store(true, Ordering::Relaxed);
         asking.join().unwrap()
     });
-    // Signals that wait for each other become one, so there are fewer lines than signals.
+    // Signals that are pending together become one, so there are fewer lines than signals.
     daemon.wait_for("SIGHUP");
     for _ in 0..10 {
         assert!(daemon.wait_for("balance:").contains("exact"));
@@ -831,8 +835,8 @@ fn signals_disturb_nothing() {
     assert_eq!(ledger.handler("echo").last, asked);
 }
 
-/// Too few file descriptors for the ports or for the upstreams that the file names: exit code 1 and a message that says
-/// what to do, however few there are; never a panic.
+/// Too few file descriptors for the ports or the upstreams of the file lead to exit code 1 and a message that says what
+/// to do, however few there are, and never to a panic.
 #[test]
 fn too_few_files() {
     netns_test!(needs = ["prlimit"]);
@@ -841,7 +845,7 @@ fn too_few_files() {
     let upstreams: Vec<String> = (1..100).map(|port| format!("127.0.0.1:{port}")).collect();
     let upstreams: Vec<&str> = upstreams.iter().map(String::as_str).collect();
     for config in [ports, &forward("on", 1234, &upstreams)] {
-        // Below four not even the dynamic loader can work.
+        // With fewer than four, even the dynamic loader cannot work.
         for limit in 4..24 {
             let wrapper = format!("timeout 20 prlimit --nofile={limit}:{limit}");
             let wrapper: Vec<&str> = wrapper.split(' ').collect();
@@ -854,7 +858,8 @@ fn too_few_files() {
     }
 }
 
-/// A port below 1024 without the capability: exit code 1, and the message names it and the command that grants it.
+/// A port below 1024 without the capability leads to exit code 1, and the message names the port and the command that
+/// grants it.
 #[test]
 fn a_low_port_without_the_capability() {
     netns_test!(needs = ["setpriv"]);
@@ -876,8 +881,8 @@ fn a_low_port_without_the_capability() {
     }
 }
 
-/// A receive buffer above the system's limit, which only CAP_NET_ADMIN of the host itself passes: it starts, says what
-/// it got and which sysctl allows more.
+/// A receive buffer above the system's limit, which only CAP_NET_ADMIN of the host itself exceeds: the daemon starts,
+/// and reports the size that it got and the sysctl that allows more.
 #[test]
 fn a_receive_buffer_above_the_limit() {
     netns_test!();

@@ -1,5 +1,5 @@
-//! The compiled route table against a model that is nothing but the rule's text: every row is looked at, one criterion
-//! after the other. Addresses, ports and interfaces are few, so that rows overlap all the time.
+//! The compiled route table against a model that contains only the text of the rule: every row is looked at, one
+//! criterion after the other. There are few addresses, ports and interfaces, so that rows often overlap.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -10,11 +10,11 @@ use proptest::sample::select;
 use udispatch::datagram::Envelope;
 use udispatch::dispatch::route_table::{Match, RouteId, RouteTable};
 
-/// Where the small blocks of addresses begin: in the middle and at both ends, where arithmetic goes wrong.
+/// The beginnings of the small blocks of addresses: in the middle and at both ends, where errors of arithmetic show.
 const BLOCKS_V4: [u32; 3] = [0x0a00_0000, 0, 0xffff_fff0];
 const BLOCKS_V6: [u128; 3] = [0x2001_0db8 << 96, 0, u128::MAX - 15];
 
-/// Overlapping, nested and apart, but never two of one width that overlap: the rule does not rank those.
+/// Ranges that overlap, are nested or apart. No two of equal width overlap, because the rule does not rank those.
 const PORTS: [(u16, u16); 9] = [
     (4, 4),
     (5, 5),
@@ -34,7 +34,7 @@ fn address() -> impl Strategy<Value = IpAddr> {
         .prop_map(|(block, low)| IpAddr::from(Ipv4Addr::from_bits(block.wrapping_add(low))));
     let v6 = (select(BLOCKS_V6.to_vec()), 0u128..16)
         .prop_map(|(block, low)| IpAddr::from(Ipv6Addr::from_bits(block.wrapping_add(low))));
-    // Neighbours of the blocks, which only the short prefixes cover.
+    // These are neighbours of the blocks, which only the short prefixes contain.
     let outside = select(vec![
         "9.255.255.255",
         "10.0.0.16",
@@ -53,18 +53,18 @@ fn prefix() -> impl Strategy<Value = IpNet> {
     let len = prop_oneof![6 => 0u8..=4, 1 => Just(24u8), 1 => Just(31), 2 => Just(32)];
     (address(), len).prop_map(|(ip, free)| {
         let width = bits(ip).1;
-        // 32 free bits of an IPv6 address are a prefix like any other; what is asked for there is the wildcard.
+        // 32 free bits of an IPv6 address are an ordinary prefix. What is needed here is the wildcard.
         let len = if free == 32 { 0 } else { width - free };
         IpNet::new(ip, len).unwrap().trunc()
     })
 }
 
-/// Sources of the row's family as a rule, and of the other one at times: those can never match.
+/// Mostly sources of the row's family, and sometimes of the other one. Those can never match.
 fn source() -> impl Strategy<Value = Option<IpNet>> {
     prop::option::weighted(0.4, prefix())
 }
 
-/// Rows that differ in at least one of the four, as a configuration's do.
+/// Rows that differ in at least one of the four criteria, as those of a configuration do.
 fn rows() -> impl Strategy<Value = Vec<Match>> {
     let interface = prop::option::weighted(0.4, select(INTERFACES.to_vec()));
     let row = (prefix(), select(PORTS.to_vec()), interface, source());
@@ -100,7 +100,7 @@ fn envelope(dst: IpAddr, port: u16, interface: u32, src: IpAddr) -> Envelope {
 }
 
 fn datagram() -> impl Strategy<Value = Envelope> {
-    // Interface 0 is what a listener sees that did not ask.
+    // A listener that did not ask for the interface sees interface 0.
     (address(), 3u16..10, 0u32..4, address())
         .prop_map(|(dst, port, interface, src)| envelope(dst, port, interface, src))
 }
@@ -120,7 +120,7 @@ fn conditions(rows: &[Match]) -> Vec<(u32, IpAddr)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-    /// The compiled table finds what the rule names, in both families, whatever overlaps.
+    /// The compiled table finds the route that the rule names, in both families, however rows overlap.
     #[test]
     fn finds_what_the_rule_names(rows in rows(), datagrams in prop::collection::vec(datagram(), 1..60)) {
         let table = RouteTable::new(rows.clone());
@@ -130,7 +130,7 @@ proptest! {
         }
     }
 
-    /// A row's verdict on one datagram is the rule's, and the order of rows that users are shown is the rule's too.
+    /// The verdict of a row on a datagram is that of the rule, and so is the order of rows that users are shown.
     #[test]
     fn rows_say_for_themselves(rows in rows(), datagrams in prop::collection::vec(datagram(), 1..60)) {
         let table = RouteTable::new(rows.clone());
@@ -143,8 +143,8 @@ proptest! {
         }
     }
 
-    /// A fixed route is what every datagram to the address takes, from wherever and whomever it comes; and an address
-    /// is fixed whenever the first of its rows has no condition.
+    /// A fixed route is taken by every datagram to the address, from any source and interface. An address has one
+    /// whenever the first of its rows has no condition.
     #[test]
     fn fixed_is_what_every_datagram_takes(rows in rows(), ip in address(), port in 3u16..10) {
         let table = RouteTable::new(rows.clone()).for_port(port);
@@ -160,13 +160,13 @@ proptest! {
         }
     }
 
-    /// The only wildcard is what every datagram of the family takes, wherever it goes and comes from; and there is one
-    /// whenever the family's rows are wildcards of which the first has no condition.
+    /// The only wildcard is taken by every datagram of the family, whatever its destination and source. There is one
+    /// whenever the family's rows are wildcards, the first of which has no condition.
     #[test]
     fn only_wildcard_is_what_every_datagram_takes(
         rows in rows(), keep in 0usize..4, v4: bool, port in 3u16..10, ips in prop::collection::vec(address(), 20)
     ) {
-        // Mostly wildcards alone: a row with a longer prefix rules the case out.
+        // Most cases have only wildcards, because a row with a longer prefix excludes the only wildcard.
         let mut long = 0;
         let is_kept = |row: &Match| row.net.prefix_len() == 0 || { long += 1; long + 2 <= keep };
         let rows: Vec<Match> = rows.into_iter().filter(is_kept).collect();
@@ -188,8 +188,7 @@ proptest! {
     }
 }
 
-/// Two equally wide ranges that overlap are not ranked by the rule; the table settles on one of the two and keeps to
-/// it.
+/// The rule does not rank two ranges of equal width that overlap. The table chooses one of the two and keeps to it.
 #[test]
 fn ties_are_settled_one_way() {
     let net: IpNet = "10.0.0.0/28".parse().unwrap();

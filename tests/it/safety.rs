@@ -1,5 +1,5 @@
-//! Who is never answered, loops that die, ports that cannot be taken: what the daemon refuses, with its name in the
-//! ledger.
+//! Senders that get no reply, loops that end, and ports that cannot be taken: what the daemon refuses, with its name in
+//! the ledger.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -22,7 +22,7 @@ fn bind_reusing(address: &str, with_port: bool) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// A low source port is not answered unless the handler allows it.
+/// A request from a low source port gets no reply unless the handler allows it.
 #[test]
 fn low_source_ports() {
     netns_test!();
@@ -47,12 +47,12 @@ fn low_source_ports() {
     daemon.stop();
 }
 
-/// A datagram that claims to come from one of our own listeners is not answered: two echoes would talk for ever.
+/// A datagram that claims to come from one of the daemon's own listeners gets no reply, because two echoes would reply
+/// to each other forever.
 #[test]
 fn own_listener_as_source() {
     netns_test!();
-    // The forged source is made by binding the address before the daemon clears the way: here simply by a second echo
-    // that the first one's answer would reach.
+    // The source of the forged datagram is a second listener of the daemon, which the first one's reply would reach.
     let config = r#"
         [[route]]
         destination = ["127.0.0.1:1234", "0.0.0.0:5000"]
@@ -60,7 +60,7 @@ fn own_listener_as_source() {
         handler = "echo"
     "#;
     let mut daemon = Daemon::start(config);
-    // `share` leaves SO_REUSEADDR on, so this test can send from the listener's own address.
+    // `share` leaves SO_REUSEADDR set, so this test can send from the listener's own address.
     let forger = bind_reusing("127.0.0.2:5000", false).unwrap();
     forger.send_to(b"loop", "127.0.0.1:1234").unwrap();
     let ledger = daemon.ledger_when(|ledger| ledger.received() == 1);
@@ -68,8 +68,8 @@ fn own_listener_as_source() {
     daemon.stop();
 }
 
-/// An address that was given without a broadcast address, as `ip addr add` does it, and a peer's address are hosts'
-/// addresses: getifaddrs(3) shows them where it shows a broadcast address, and they are answered all the same.
+/// An address that was given without a broadcast address, as `ip addr add` does it, and the address of a peer are
+/// addresses of hosts. getifaddrs(3) has them in the place of a broadcast address, and they get replies all the same.
 #[test]
 fn an_address_without_a_broadcast_is_answered() {
     netns_test!(needs = ["ip"]);
@@ -85,7 +85,7 @@ fn an_address_without_a_broadcast_is_answered() {
             .0,
         b"own address"
     );
-    // The peer is a host of its own as a rule; here its address is taken by this one.
+    // A peer is usually another host. Here its address belongs to this one.
     run("ip addr add 10.8.0.2/32 dev lo");
     assert_eq!(
         Client::bind("10.8.0.2:0").ask(b"peer", "10.8.0.1:1234").0,
@@ -94,7 +94,7 @@ fn an_address_without_a_broadcast_is_answered() {
     daemon.stop();
 }
 
-/// An answer's TTL is one less than the request's, a request without TTL left is not answered, and `ttl` overrides
+/// The TTL of a reply is one less than that of the request. A request with a TTL of 1 gets no reply. `ttl` overrides
 /// both.
 #[test]
 fn answers_are_damped() {
@@ -132,7 +132,7 @@ fn answers_are_damped() {
     daemon.stop();
 }
 
-/// Two daemons that forward to each other: the loop dies by itself, in as many steps as the TTL has.
+/// Two daemons forward to each other. The loop ends by itself, after as many steps as the TTL has.
 #[test]
 fn a_loop_of_two_daemons_dies() {
     netns_test!();
@@ -147,7 +147,7 @@ fn a_loop_of_two_daemons_dies() {
     let client = Client::bind("127.0.0.1:0");
     socket2::SockRef::from(&client.0).set_ttl_v4(64).unwrap();
     client.send(b"round and round", "127.0.0.1:1000");
-    // TTL 64 arrives at one; 63 at two; … 1 at two, which drops it.
+    // TTL 64 arrives at the first daemon, and 63 at the second; … 1 at the second, which drops it.
     let ledger = two.ledger_when(|ledger| ledger.handler("on").reason("ttl_spent") == 1);
     assert_eq!(ledger.received(), 32);
     assert_eq!(
@@ -160,7 +160,7 @@ fn a_loop_of_two_daemons_dies() {
     two.stop();
 }
 
-/// A fixed answer is at most three times its request, unless the handler says otherwise.
+/// A fixed reply is at most three times as long as its request, unless the handler says otherwise.
 #[test]
 fn amplification_is_refused() {
     netns_test!();
@@ -214,8 +214,8 @@ fn the_port_is_locked() {
     daemon.stop();
 }
 
-/// A process that has the port already is found and named, whichever overlapping address it has, and although its socket
-/// lets others bind.
+/// A process that has the port already is found and named, whichever overlapping address it has, and although its
+/// socket lets others bind.
 #[test]
 fn port_owners_are_named() {
     netns_test!();

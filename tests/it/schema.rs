@@ -1,4 +1,4 @@
-//! The JSON schema for editors: it is the one that is checked in, takes what the daemon takes, and its definitions
+//! The JSON schema for editors is the file in the repository, accepts what the daemon accepts, and its definitions
 //! agree with the parsers.
 
 use std::path::Path;
@@ -11,7 +11,7 @@ use udispatch::config::kind::{Form, Setting};
 use udispatch::config::{Config, Problems, schema};
 use udispatch::handlers::KINDS;
 
-/// What a file says, as an editor hands it to its schema.
+/// The contents of a file, as an editor passes them to its schema.
 fn to_json(text: &str) -> Value {
     let table = DeTable::parse(text).expect("TOML");
     json_of_table(table.get_ref())
@@ -66,7 +66,7 @@ fn the_schema_is_checked_in() {
     );
 }
 
-/// The example and every kind's own are right, and the example names the schema.
+/// The example configuration and the examples of every kind are valid, and the example configuration names the schema.
 #[test]
 fn it_takes_the_examples() {
     let schema = schema(KINDS);
@@ -88,7 +88,7 @@ fn it_takes_the_examples() {
     }
 }
 
-/// What an editor should underline.
+/// Files in which an editor should mark an error.
 #[test]
 fn it_refuses_what_is_wrong() {
     let schema = schema(KINDS);
@@ -126,7 +126,7 @@ fn it_refuses_what_is_wrong() {
     assert!(refused("[daemon]\n"));
 }
 
-/// Each value that a definition speaks of, as a file writes it: those that fit, and those that do not.
+/// Values for each definition, as a file writes them: those that match, and those that do not.
 fn samples(form: &Form) -> (Vec<String>, Vec<String>) {
     let quoted = |text: &str| format!("\"{text}\"");
     match form {
@@ -176,7 +176,7 @@ fn samples(form: &Form) -> (Vec<String>, Vec<String>) {
     }
 }
 
-/// Whether a value is of the sort that a form speaks of, right or wrong in itself.
+/// Whether a value has the type of a form, whether it is right or wrong otherwise.
 fn takes(form: &Form, value: &str) -> bool {
     match form {
         Form::Text(_) => value.starts_with('"'),
@@ -189,7 +189,7 @@ fn takes(form: &Form, value: &str) -> bool {
     }
 }
 
-/// A file in which the one setting of the kind stands; the others that it needs are there.
+/// A file that has this one setting of the kind, and the others that it needs.
 fn file(kind: &str, path: &[&Setting], value: &str) -> String {
     let line = match path {
         [setting] => format!("{} = {value}\n", setting.key),
@@ -221,7 +221,7 @@ fn file(kind: &str, path: &[&Setting], value: &str) -> String {
     )
 }
 
-/// Every kind's definitions say what its parser takes and refuses, at both ends of what has ends.
+/// The definitions of every kind describe what its parser accepts and refuses, at both ends of each range.
 #[test]
 fn definitions_agree_with_the_parsers() {
     let mut tried = 0;
@@ -238,8 +238,8 @@ fn definitions_agree_with_the_parsers() {
         {
             let setting = path[path.len() - 1];
             let (good, bad) = samples(&setting.form);
-            // What a value says beside others may still be wrong; that it is no such value at all may not be said of
-            // it.
+            // A value may be wrong in combination with others, but the error may not say that it is no such value at
+            // all.
             let says = |value: &str| {
                 let problems = parse(&file(kind.name, &path, value)).err();
                 problems
@@ -275,7 +275,7 @@ fn definitions_agree_with_the_parsers() {
     assert!(tried > 150, "{tried}");
 }
 
-/// Everything that the daemon takes, an editor takes too.
+/// An editor accepts everything that the daemon accepts.
 #[test]
 fn it_takes_what_the_daemon_takes() {
     let schema = schema(KINDS);

@@ -1,5 +1,5 @@
-//! The service manager's side is played by the test: it hears what the daemon's control tells it, keeps sockets, and
-//! gives them to a next process.
+//! The test plays the service manager: it receives the messages of the daemon, keeps sockets, and hands them to the
+//! next process.
 
 use std::ffi::OsString;
 use std::io::IoSliceMut;
@@ -29,10 +29,10 @@ use crate::common::daemon::Daemon;
 use crate::common::namespace::{again, netns_test, run, this_test};
 use crate::common::restart::{served_by_another, tell};
 
-/// Set in the process that a test starts as the daemon's next one.
+/// Set in the process that a test starts as the next process of the daemon.
 const NEXT: &str = "UDISPATCH_TEST_NEXT";
 
-/// Destinations of each sort: one group on two interfaces, an address, every address of a family.
+/// Destinations of each type: one group on two interfaces, an address, every address of a family.
 const ROUTES: &str = r#"
 [[route]]
 destination = "239.1.2.3:7000"
@@ -57,7 +57,7 @@ fn plan(text: &str) -> Plan {
     Plan::new(&config, &host, 2).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
-/// A service manager's ear.
+/// The receiving socket of a service manager.
 struct Manager(UnixDatagram);
 
 impl Manager {
@@ -75,7 +75,7 @@ impl Manager {
         Manager(socket)
     }
 
-    /// The next message, its lines, and the descriptors that came with it.
+    /// The next message as lines, and the descriptors that came with it.
     fn hear(&self) -> (Vec<String>, Vec<OwnedFd>) {
         let mut text = [0; 4_096];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
@@ -110,8 +110,8 @@ impl Manager {
     }
 }
 
-/// Each message says what sd_notify(3) wants, at a path and at an abstract name; a line break in a status begins no
-/// assignment of its own. Without a service manager nothing is sent and nothing fails.
+/// Each message has the form of sd_notify(3), at a path and at an abstract name. A line break in a status does not
+/// begin another assignment. Without a service manager nothing is sent and nothing fails.
 #[test]
 fn messages() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -150,7 +150,7 @@ fn messages() {
     );
 }
 
-/// A daemon whose service manager the test is.
+/// A daemon whose service manager is the test.
 fn managed(config: &str) -> (Daemon, Manager) {
     let name = format!("@udispatch-test-{}", std::process::id());
     let ear = Manager::at(&name);
@@ -166,8 +166,8 @@ fn route(port: u16) -> String {
     format!("[[route]]\ndestination = \"127.0.0.1:{port}\"\nhandler = \"drop\"\n")
 }
 
-/// A listener that a takeover removes is kept no longer, although another process had it kept: nobody else could have
-/// its address otherwise.
+/// A listener that a takeover removes is no longer kept, although the process before had it kept. No other program
+/// could have its address otherwise.
 #[test]
 fn forgotten_by_a_successor() {
     netns_test!();
@@ -196,8 +196,8 @@ fn forgotten_by_a_successor() {
     tell(now.pid, rustix::process::Signal::TERM);
 }
 
-/// The service manager hears of a successor twice: from who is taken over, before that one ends, and from the
-/// successor, when it is ready. By whichever word it hears first, the end of the old process is not the service's.
+/// The service manager is notified of a successor twice: by the old process before it ends, and by the successor when
+/// it is ready. Whichever message comes first, the end of the old process is not the end of the service.
 #[test]
 fn the_main_process_is_named_by_both() {
     netns_test!();
@@ -221,7 +221,8 @@ fn the_main_process_is_named_by_both() {
     tell(now.pid, rustix::process::Signal::TERM);
 }
 
-/// Sockets that the service manager keeps go on to take what comes after the daemon has ended: a restart loses nothing.
+/// Sockets that the service manager keeps receive what comes after the daemon has ended, so that a restart loses
+/// nothing.
 #[test]
 fn a_restart_keeps_what_comes() {
     netns_test!();
@@ -235,13 +236,13 @@ fn a_restart_keeps_what_comes() {
     assert_eq!(daemon.stop().received(), 1);
     client.send_to(b"after", "127.0.0.1:1001").expect("sent");
     let sockets = kept.into_iter().map(UdpSocket::from);
-    // It does not block: nothing is on its way any more.
+    // The call does not block, because no message is on its way any more.
     let waiting =
         sockets.filter(|socket| socket.recv(&mut [0; 16]).is_ok_and(|length| length == 5));
     assert_eq!(waiting.count(), 1);
 }
 
-/// A service manager that does not listen holds nobody up: what it has no room for is an error.
+/// A service manager that does not read blocks no one: what does not fit into its queue is an error.
 #[test]
 fn a_deaf_manager() {
     let name = format!("@udispatch-test-deaf-{}", std::process::id());
@@ -253,8 +254,8 @@ fn a_deaf_manager() {
     );
 }
 
-/// The watchdog's time is taken from the environment if it is meant for this process, and the next process asks for its
-/// own.
+/// The time of the watchdog is taken from the environment if it is meant for this process. The next process requests
+/// its own.
 #[test]
 fn watchdog() {
     if std::env::var_os(NEXT).is_some() {
@@ -299,8 +300,9 @@ fn bind(key: &ListenerKey) -> UdpSocket {
     socket
 }
 
-/// A process's sockets are kept and reach the next process, each at the listener that it was of, one group's on two
-/// interfaces too, with what was waiting in them. What fits nothing any more is refused and kept no longer.
+/// The sockets of a process are kept and reach the next process, each at the listener that it belongs to, also those of
+/// one group on two interfaces, with the datagrams in their queues. A socket that fits no listener any more is refused
+/// and no longer kept.
 #[test]
 fn kept_sockets_come_back() {
     if std::env::var_os(NEXT).is_some() {
@@ -374,7 +376,7 @@ fn kept_sockets_come_back() {
     );
 }
 
-/// Starts a test again with these descriptors from number 3 on, as a service manager does; returns what it tells.
+/// Starts a test again with these descriptors from number 3 on, as a service manager does. Returns its output.
 fn give(test: &str, kept: &[(String, OwnedFd)], manager: &str) -> String {
     let high: Vec<OwnedFd> = kept
         .iter()
@@ -407,7 +409,7 @@ fn give(test: &str, kept: &[(String, OwnedFd)], manager: &str) -> String {
     told
 }
 
-/// The daemon's next process: what it is given fits its plan, and is given once.
+/// The next process of the daemon: the sockets that it gets match its plan, and are used once.
 fn next_process() {
     let plan = plan(ROUTES);
     let (mut lent_sockets, words) = socket_activation::take(&plan.listeners);
@@ -427,7 +429,7 @@ fn next_process() {
         );
         for socket in &sockets {
             assert_eq!(socket.local_addr().expect("an address"), key.address);
-            // It does not block: the deadline is the test's own.
+            // The call does not block: the deadline is that of the test.
             while let Ok(bytes) = socket.recv(&mut [0; 16]) {
                 assert_eq!((bytes, key.address.port()), (5, 7_001));
                 waiting += 1;
@@ -457,7 +459,7 @@ fn next_process() {
     assert_eq!(lent_sockets.rest().count(), 0);
 }
 
-/// A listener that is gone is kept no longer, one with fewer sockets is kept anew, and nobody is told twice.
+/// A listener that is gone is no longer kept, one with fewer sockets is kept anew, and no message is sent twice.
 #[test]
 fn the_store_follows() {
     let name = format!("@udispatch-test-follows-{}", std::process::id());
@@ -489,7 +491,7 @@ fn the_store_follows() {
     assert_ne!(lines[2], first, "a name for each listener");
 }
 
-/// What is no socket for a listener is refused with its reason; a socket that comes twice is used once.
+/// A descriptor that is not a socket for a listener is refused with a reason. A socket that comes twice is used once.
 #[test]
 fn misfits() {
     let listens = |text: &str| {

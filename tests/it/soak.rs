@@ -1,7 +1,7 @@
-//! The soak of examples/soak, shorter: what a reader runs for an hour must hold for some seconds.
+//! The soak of examples/soak, shorter: what it shows in an hour must hold for some seconds.
 //!
-//! A plain `cargo test` builds the examples. With `--test it` it does not: then `cargo build --example soak` must come
-//! before it.
+//! A plain `cargo test` builds the examples. With `--test it` it does not, and `cargo build --example soak` must come
+//! first.
 
 use std::env;
 use std::process::Command;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::common::heavy::Permit;
 
-/// Runs it, and says what it wrote, and what it said.
+/// Runs the soak, and returns its report and its output.
 fn soak(arguments: &[&str]) -> (Value, String) {
     let _permit = Permit::take();
     let test = env::current_exe().expect("the path of this test");
@@ -38,8 +38,8 @@ fn soak(arguments: &[&str]) -> (Value, String) {
     (report, said)
 }
 
-/// Through reloads, takeovers, every fault of a takeover and a kill: nothing is lost but in the kill, nothing comes
-/// twice, and no answer comes to somebody else.
+/// The soak includes reloads, takeovers, every fault of a takeover, and a kill. Nothing is lost except in the kill,
+/// nothing arrives twice, and no reply reaches another client.
 #[test]
 fn nothing_is_lost() {
     let (report, said) = soak(&["--restarts", "14", "--failed", "9", "--kills", "1"]);
@@ -67,8 +67,8 @@ fn nothing_is_lost() {
     assert!(report["sent"].as_u64() > Some(10_000), "{said}");
 }
 
-/// Where sockets join those of an address, the kernel spreads flows anew, and who comes to another worker has a session
-/// anew there: once, however often workers come and go after that.
+/// If an address gets more sockets, the kernel distributes its flows anew. A client that comes to another worker has a
+/// new session there: once, however often workers are added and removed after that.
 #[test]
 fn sessions_begin_anew_once() {
     let (report, said) = soak(&[

@@ -1,4 +1,4 @@
-//! The packaged unit in a real systemd: what it is promised there, from the sandbox to the sockets that are kept.
+//! The packaged unit in a real systemd: what it promises there, from the sandbox to the sockets that are kept.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use crate::common::namespace::{netns_test, this_test};
 use crate::common::restart::{Talker, telling};
 use crate::common::systemd::Systemd;
 
-/// A socket of each sort, one of them below 1024.
+/// A socket of each type, one of them below 1024.
 const CONFIG: &str = r#"
 [daemon]
 workers = 2
@@ -28,14 +28,14 @@ handler = "echo"
 kind = "forward"
 upstreams = ["127.0.0.1:5555"]
 "#;
-/// Two workers' for each destination, and one for the group.
+/// Two workers' sockets for each destination, and one for the group.
 const SOCKETS: u32 = 7;
-/// When systemd heard a sign of life last.
+/// The time at which systemd received the last watchdog message.
 const SIGN: &str = "WatchdogTimestampMonotonic";
-/// The unit's own would be too long to wait for.
+/// The watchdog time of the unit itself would be too long to wait for.
 const SERVICE: &str = "WatchdogSec=5";
 
-/// The unit from its start to its end, in one systemd, since that takes seconds to come up.
+/// The unit from its start to its end, in one systemd, because that takes seconds to start.
 #[test]
 fn the_unit() {
     netns_test!(needs = ["systemd-nspawn"], with = [root, heavy]);
@@ -72,7 +72,7 @@ fn starts_in_its_sandbox(systemd: &Systemd) {
         Client::bind("[::1]:0").ask(b"below 1024", "[::1]:53").0,
         b"below 1024"
     );
-    // Bursts would be too long for the buffer that a system allows by itself: nothing else is complained of.
+    // Bursts would be too long for the buffer that a system allows by default. There are no other warnings.
     let words = systemd.journal();
     assert!(
         !words.contains("ERROR")
@@ -81,19 +81,21 @@ fn starts_in_its_sandbox(systemd: &Systemd) {
     );
 }
 
-/// Has another process take over.
+/// Makes another process take over.
 fn reload(systemd: &Systemd) {
     let first = systemd.property("MainPID");
     systemd.told("systemctl reload udispatch");
     systemd.wait_for_another("MainPID", &first);
 }
 
-/// The successor is the unit's main process, with everything that the other one had, and keeps the watchdog quiet.
+/// The successor is the main process of the unit, has all sockets of the process before, and sends the watchdog
+/// messages.
 fn reload_takes_over(systemd: &Systemd) {
     let talkers = ["127.0.0.1:1234", "127.0.0.2:1234"].map(Talker::begin);
     let client = Client::newcomer();
     let port = client.ask(b"?", "127.0.0.2:1234").0;
-    // Again and again: systemd hears of the new one and of the old one's end at nearly the same moment.
+    // This is repeated, because systemd receives the message of the new process and the end of the old one at nearly
+    // the same time.
     for _ in 0..15 {
         reload(systemd);
         let now = client.ask(b"?", "127.0.0.2:1234").0;
@@ -101,7 +103,7 @@ fn reload_takes_over(systemd: &Systemd) {
     }
     assert_eq!(systemd.status().pid, systemd.number("MainPID"));
     assert_eq!(systemd.number("NFileDescriptorStore"), SOCKETS);
-    // Signs of life of the successor's own.
+    // The successor sends watchdog messages of its own.
     for _ in 0..2 {
         systemd.wait_for_another(SIGN, &systemd.property(SIGN));
     }
@@ -131,8 +133,8 @@ fn wrong_file_fails_the_reload(systemd: &Systemd) {
     );
 }
 
-/// What comes while there is no process waits for the next one, which systemd starts although it did not start the one
-/// that died.
+/// Datagrams that come while there is no process wait for the next one. systemd starts it, although it did not start
+/// the one that died.
 fn killed_it_comes_back(systemd: &Systemd) {
     let client = Client::newcomer();
     systemd.told("systemctl kill --kill-whom=main --signal=KILL udispatch");
@@ -166,7 +168,7 @@ fn restart_keeps_what_comes(systemd: &Systemd) {
     );
 }
 
-/// Also one that systemd did not start itself is told to end, and not just killed.
+/// A process that systemd did not start itself is stopped in order, and not killed.
 fn stops_in_order(systemd: &Systemd) {
     reload(systemd);
     let stops = |systemd: &Systemd| systemd.journal().matches("SIGTERM: stopping").count();
@@ -174,7 +176,7 @@ fn stops_in_order(systemd: &Systemd) {
     systemd.told("systemctl stop udispatch");
     systemd.wait_for("Result", "success");
     assert_eq!(stops(systemd), before + 1, "{}", systemd.journal());
-    // Where it is not systemd's own child when systemd hears of it, systemd kills it at once.
+    // If the process is not a child of systemd when systemd is notified of it, systemd kills it at once.
     assert!(
         !systemd.journal().contains("not our child"),
         "{}",
@@ -200,7 +202,7 @@ fn silent_it_is_ended(systemd: &Systemd) {
     );
 }
 
-/// The example of a socket unit: what comes before there is a process starts one, also after one was there.
+/// The example of a socket unit: datagrams that come before there is a process start one, also after one has ended.
 fn sockets_of_a_unit(systemd: &Systemd) {
     fs::write(
         systemd.file("etc/udispatch/udispatch.toml"),

@@ -1,5 +1,5 @@
-//! Takeovers that go wrong, on either side and at each step: whoever serves goes on as if nobody had asked, and both
-//! say what has happened. `handover.rs` shows those that go well.
+//! Takeovers that fail, on either side and at each step. The process that serves continues undisturbed, and both report
+//! what has happened. `handover.rs` tests takeovers that succeed.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
@@ -22,10 +22,10 @@ use crate::common::namespace::{again, netns_test, run, this_test};
 use crate::common::restart::{Talker, asked, status, successor, tell, telling};
 use crate::common::upstream::{Server, forwarder, list};
 
-/// Longest wait for a word of a takeover; the daemon's own is ten seconds.
+/// Longest wait for a message of a takeover. The daemon's own limit is ten seconds.
 const SOON: Duration = Duration::from_secs(15);
 const HERE: &str = "127.0.0.1:1000";
-/// Set in the process that a test starts as a client that fails: the control socket.
+/// Set to the path of the control socket in the process that a test starts as a client that fails.
 const FAILING: &str = "UDISPATCH_TEST_FAILING_CLIENT";
 /// What that process prints when it has the state.
 const HAS_STATE: &str = "has the state";
@@ -59,7 +59,7 @@ fn assert_undisturbed(mut daemon: Daemon, questions: u64) {
     daemon.stop();
 }
 
-/// How a fake successor behaves.
+/// The behaviour of a fake successor.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
     OtherVersion,
@@ -71,7 +71,7 @@ enum Fault {
     DiesAfterReleased,
 }
 
-/// Begins as a new process would.
+/// Begins a takeover as a new process does.
 fn hello(control: &Path, version: u32) -> Wire {
     let mut wire =
         Wire::new(UnixStream::connect(path_beside(control)).expect("takeovers are offered"))
@@ -80,12 +80,13 @@ fn hello(control: &Path, version: u32) -> Wire {
         version,
         pid: std::process::id(),
     };
-    // A daemon that is busy has refused before it reads this, and closed its end; what it has sent can still be read.
+    // A busy daemon refuses before it reads this, and closes its end. What it has sent can still be read.
     let _ = wire.send(MessageKind::Hello, &hello, &[], SOON);
     wire
 }
 
-/// What else somebody who has the socket may change of it: its receive buffer, and whether others may bind over it.
+/// Settings of a socket that another process that has it may change: its receive buffer, and whether others may bind
+/// over it.
 fn settings(socket: &OwnedFd) -> (usize, bool) {
     let socket = SockRef::from(socket);
     (
@@ -94,18 +95,18 @@ fn settings(socket: &OwnedFd) -> (usize, bool) {
     )
 }
 
-/// What a daemon tells a new process while it is still with another one. It logs the end of a takeover before it is
-/// done with it.
+/// The refusal that a daemon sends to a new process during another takeover. The log reports the end of a takeover
+/// before it is complete.
 const IS_BUSY: &str = "another process is taking over";
 
-/// Talks with the running daemon as a new process would, up to the fault.
+/// Talks to the running daemon as a new process does, up to the fault.
 fn misbehave(control: &Path, fault: Fault) {
     if fault == Fault::Nonsense {
         return eventually("nonsense is read", || {
             let path = path_beside(control);
             let mut stream = UnixStream::connect(path).expect("takeovers are offered");
             stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-            // It is told nothing, and the connection ends.
+            // It gets no reply, and the connection ends.
             let mut told = Vec::new();
             let _ = stream.read_to_end(&mut told);
             !String::from_utf8_lossy(&told).contains(IS_BUSY)
@@ -138,7 +139,7 @@ fn misbehave(control: &Path, fault: Fault) {
             );
         }
         Fault::ChangesSockets => {
-            // As one does that prepares to bind beside them with other buffers, and is killed then.
+            // A process does this that prepares to bind beside the sockets with other buffers, and is then killed.
             let manifest = manifest.unwrap();
             let listener = SockRef::from(&manifest.fds[0]);
             listener.set_recv_buffer_size(4_096).unwrap();
@@ -152,8 +153,8 @@ fn misbehave(control: &Path, fault: Fault) {
     }
 }
 
-/// Whatever a new process does wrong, the running one goes on: no datagram is lost or answered twice meanwhile, and it
-/// says what happened.
+/// Whatever a new process does wrong, the running one continues. No datagram is lost or gets two replies meanwhile, and
+/// the log says what happened.
 #[test]
 fn a_takeover_that_fails_leaves_no_trace() {
     netns_test!();
@@ -193,8 +194,8 @@ fn a_takeover_that_fails_leaves_no_trace() {
     assert_undisturbed(daemon, talker.end());
 }
 
-/// A new process that falls silent before it is ready is waited for ten seconds, while everything is served; others are
-/// refused meanwhile.
+/// The running process waits ten seconds for a new process that sends nothing more before it is ready. Meanwhile
+/// everything is served, and other new processes are refused.
 #[test]
 fn silence_before_ready() {
     netns_test!();
@@ -213,7 +214,7 @@ fn silence_before_ready() {
     assert_undisturbed(daemon, talker.end());
 }
 
-/// A client that has the state and is silent is killed, so that it cannot serve later, and the server goes on.
+/// A client that has the state and sends nothing is killed, so that it cannot serve later, and the server continues.
 #[test]
 fn silence_after_released() {
     if let Some(control) = env::var_os(FAILING) {
@@ -224,7 +225,7 @@ fn silence_after_released() {
     assert_killed(this_test!(), "sent no `Started`");
 }
 
-/// A client that has the state and sends something else than `Started` may serve: it is killed, too.
+/// A client that has the state and sends something else than `Started` may serve, so it is killed, too.
 #[test]
 fn nonsense_after_released() {
     if let Some(control) = env::var_os(FAILING) {
@@ -236,7 +237,7 @@ fn nonsense_after_released() {
     assert_killed(this_test!(), "`Ready` came instead of `Started`");
 }
 
-/// Begins as a client would, up to the moment when it could start.
+/// Begins as a client does, up to the moment when it could start.
 fn until_released(control: &Path) -> Wire {
     let mut wire = hello(control, VERSION);
     wire.expect(MessageKind::Manifest, SOON).unwrap();
@@ -252,7 +253,7 @@ fn wait_to_be_killed() -> ! {
     }
 }
 
-/// Starts this test once more as a client that fails. It is killed, the log has the reason, and sessions go on.
+/// Starts this test once more as a client that fails. It is killed, the log has the reason, and sessions continue.
 fn assert_killed(test: &str, reason: &str) {
     let (_server, mut daemon) = forwarding();
     let client = Client::newcomer();
@@ -267,7 +268,7 @@ fn assert_killed(test: &str, reason: &str) {
         words.any(|line| line.expect("text").contains(HAS_STATE)),
         "it ends before it has the state"
     );
-    // Nobody reads the sockets now: what comes waits in them.
+    // No process reads the sockets now, so what comes waits in them.
     client.send(b"meanwhile", HERE);
     let said = daemon.wait_for("has not taken over");
     assert!(said.contains(reason), "{said}");
@@ -286,7 +287,7 @@ fn assert_killed(test: &str, reason: &str) {
     assert_undisturbed(daemon, 2);
 }
 
-/// A new process that cannot be seen from here could not be ended, should it fall silent: it is refused, and told why.
+/// A new process in another PID namespace could not be killed if it stopped responding. It is refused, with the reason.
 #[test]
 fn another_pid_namespace() {
     netns_test!();
@@ -303,8 +304,8 @@ fn another_pid_namespace() {
     daemon.end(libc::SIGKILL);
 }
 
-/// Several new processes at once: one at a time takes over from whoever runs, the others are told so or take over after
-/// it. At the end one serves, and no question has stayed without its answer.
+/// Several new processes are started at once. One at a time takes over from the process that runs. The others are
+/// refused, or take over after it. At the end one serves, and every request has its reply.
 #[test]
 fn many_at_once() {
     netns_test!();
@@ -361,8 +362,8 @@ fn many_at_once() {
     assert_eq!(left[0].wait().unwrap().code(), Some(0));
 }
 
-/// A new process that may have too few files open says so and ends; one that comes while the running one has none left
-/// is told that. Nothing changes.
+/// A new process that may have too few files open says so and ends. One that comes when the running process has none
+/// left is refused. Nothing changes.
 #[test]
 fn too_few_files() {
     netns_test!(needs = ["prlimit"]);
@@ -384,7 +385,7 @@ fn too_few_files() {
     assert_undisturbed(daemon, talker.end());
 }
 
-/// How a fake running daemon behaves.
+/// The behaviour of a fake running daemon.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Running {
     EndsAtOnce,
@@ -418,7 +419,7 @@ fn whoever_runs_misbehaves() {
     ] {
         let child = successor(&[], &control, &file);
         if running == Running::EndsAtOnce {
-            // Whoever leaves may be followed by somebody who stays: it asks again.
+            // The running process may be replaced by one that stays, so the new process tries again.
             (0..2).for_each(|_| drop(listener.accept().unwrap()));
         }
         let (mut stream, _) = listener.accept().unwrap();

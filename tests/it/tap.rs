@@ -1,5 +1,5 @@
-//! `udispatch tap` against the real daemon: what it shows is what became of each datagram, it costs the daemon none, it
-//! says what it missed, and it ends when it should. And the time in the daemon, which is measured at the same place.
+//! `udispatch tap` with the real daemon: it shows what happened to each datagram, costs the daemon none, reports what
+//! it missed, and ends when it should. The latency, which is measured at the same place, is tested here, too.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -19,7 +19,7 @@ use udispatch::observe::tap::{TapCount, TapLine, TappedDatagram};
 const HERE: &str = "127.0.0.1:1234";
 const ECHO: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n";
 
-/// A `udispatch tap`, until it is dropped.
+/// A running `udispatch tap`, until it is dropped.
 struct TapReader {
     child: Child,
     lines: Receiver<String>,
@@ -27,7 +27,7 @@ struct TapReader {
 }
 
 impl TapReader {
-    /// Begins to look, and waits until every worker shows what it has.
+    /// Starts the command, and waits until every worker copies datagrams.
     fn start(daemon: &Daemon, options: &[&str]) -> TapReader {
         let (mut tap_reader, output) = TapReader::unread(daemon, options);
         tap_reader.lines = read(output);
@@ -73,7 +73,7 @@ impl TapReader {
         }
     }
 
-    /// All datagrams until it ends by itself, and the last count.
+    /// All datagrams until the command ends by itself, and the last count.
     fn rest(&self) -> (Vec<TappedDatagram>, TapCount) {
         let (mut datagrams, mut last) = (Vec::new(), TapCount::default());
         while last.end.is_none() {
@@ -85,7 +85,7 @@ impl TapReader {
         (datagrams, last)
     }
 
-    /// Waits for its end. Its exit code.
+    /// Waits for the end of the command. Returns its exit code.
     fn code(&mut self) -> Option<i32> {
         eventually("its end", || self.child.try_wait().unwrap()).code()
     }
@@ -115,7 +115,8 @@ fn read(stream: impl Read + Send + 'static) -> Receiver<String> {
     receiver
 }
 
-/// Who, to whom, route, verdict, handlers with theirs, and what: in words, since that is how it is read.
+/// Source, destination, route, verdict, the verdicts of the handlers, and payload, as words in the form in which they
+/// are compared.
 fn words(datagram: &TappedDatagram) -> String {
     let TappedDatagram {
         src,
@@ -146,8 +147,8 @@ fn words(datagram: &TappedDatagram) -> String {
     )
 }
 
-/// Handled, dropped by one handler of two, dropped by all, without a route, and an upstream's answer: each is shown
-/// with what became of it, its sender too where no handler wants to know that.
+/// Datagrams that are handled, dropped by one handler of two, dropped by all, or without a route, and the reply of an
+/// upstream. Each is shown with what happened to it, and with its sender even where no handler uses that.
 #[test]
 fn each_datagram_with_its_route_and_verdict() {
     netns_test!();
@@ -202,8 +203,8 @@ fn each_datagram_with_its_route_and_verdict() {
     assert_eq!((last.matched, last.shown, last.missed), (6, 6, 0));
 }
 
-/// Each filter lets through what it should and nothing else, two of them both; the limit ends it; and text and colours
-/// are for people: no escape sequence on a pipe, payloads on one line.
+/// Each filter passes what it should and nothing else, and two filters pass what both do. The limit ends the command.
+/// Text and colours are for people: there is no escape sequence on a pipe, and each payload is on one line.
 #[test]
 fn filters_and_the_limit() {
     netns_test!();
@@ -264,7 +265,7 @@ fn filters_and_the_limit() {
     daemon.stop();
 }
 
-/// What cannot be is refused with words that help, and nobody but the control socket's visitors sees a payload.
+/// Impossible requests are refused with a message that helps. Only clients of the control socket see payloads.
 #[test]
 fn who_may_not_look() {
     netns_test!();
@@ -302,8 +303,8 @@ fn who_may_not_look() {
     daemon.stop();
 }
 
-/// Whoever reads it on a pipe goes after a line, as `head -1` does: it ends then, though no datagram comes any more. A
-/// file is written on, whoever reads standard output.
+/// A reader on a pipe may end after a line, as `head -1` does. The command ends then, though no further datagram comes.
+/// A file is written on, whether standard output is read or not.
 #[test]
 fn it_ends_with_its_reader() {
     netns_test!();
@@ -325,8 +326,7 @@ fn it_ends_with_its_reader() {
     daemon.stop();
 }
 
-/// Where nothing can be shown, the file that it was to be written to keeps what it held; where something can, it is a
-/// new one.
+/// If nothing can be tapped, the output file keeps its contents. Otherwise it is replaced.
 #[test]
 fn a_refusal_leaves_the_file() {
     netns_test!();
@@ -362,7 +362,7 @@ fn a_refusal_leaves_the_file() {
     daemon.stop();
 }
 
-/// Eight may look on; whoever is gone, by whatever death, has left its place and costs nothing more.
+/// There are eight places for tap readers. A reader that ends in any way frees its place and costs nothing more.
 #[test]
 fn places_are_given_back() {
     netns_test!();
@@ -395,7 +395,7 @@ fn places_are_given_back() {
     daemon.stop();
 }
 
-/// How many threads put datagrams into words.
+/// The number of threads that format datagrams.
 fn tap_threads(daemon: &Daemon) -> usize {
     let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
     let is_tap = |task: fs::DirEntry| {
@@ -409,8 +409,8 @@ fn tap_threads(daemon: &Daemon) -> usize {
         .count()
 }
 
-/// Under a flood, with one reader that stands still and one that reads: what the kernel gave to the daemon is handled
-/// as if nobody looked, shown and missed are together exactly that, and the reader is told.
+/// A flood, with one reader that is stopped and one that reads. Datagrams that the kernel gave to the daemon are
+/// handled as without a tap. Shown and missed are together exactly these, and the reader gets both numbers.
 #[test]
 fn a_flood_loses_nothing_to_those_who_look() {
     const DATAGRAMS: u64 = 60_000;
@@ -427,8 +427,8 @@ fn a_flood_loses_nothing_to_those_who_look() {
     for number in 0..DATAGRAMS {
         client.send(&bytes, HERE);
         if number % 500 == 0 {
-            // No faster than the daemon: what the kernel drops is not what this is about. Quickly, since a reader that
-            // stands still for ten seconds is cut off.
+            // The flood is no faster than the daemon, because kernel drops are not the subject here. It is short,
+            // because a reader that is stopped for ten seconds is disconnected.
             eventually("the daemon keeps up", || queued("0100007F:04D2") == 0);
         }
     }
@@ -483,7 +483,7 @@ fn a_flood_loses_nothing_to_those_who_look() {
     }
 }
 
-/// Bytes that wait in the sockets on this address (`rx_queue` in /proc/net/udp), which is written as there.
+/// Number of bytes in the queues of the sockets on this address, in the notation of /proc/net/udp (`rx_queue`).
 fn queued(address: &str) -> u64 {
     let text = fs::read_to_string("/proc/thread-self/net/udp").unwrap();
     let rows = text
@@ -495,7 +495,7 @@ fn queued(address: &str) -> u64 {
         .sum()
 }
 
-/// A reload puts other workers in place of those that ran; who looks on goes on looking, and sees the new names.
+/// A reload replaces the workers. A tap continues, and shows the new names.
 #[test]
 fn a_reload_does_not_end_it() {
     netns_test!();
@@ -509,7 +509,7 @@ fn a_reload_does_not_end_it() {
     fs::write(daemon.file(), config).unwrap();
     assert!(post(&daemon, "/reload").status == 200);
     Client::bind("127.0.0.1:0").send(b"dropped", "127.0.0.2:1234");
-    // Between the old workers' end and the new ones' beginning to look, nobody does.
+    // Between the end of the old workers and the first copies of the new ones, nothing is copied.
     let line = eventually("something is seen after the reload", || {
         client.ask(b"after", HERE);
         tap_reader
@@ -528,8 +528,8 @@ fn a_reload_does_not_end_it() {
     daemon.stop();
 }
 
-/// tshark reads the file: addresses, ports, payloads, right checksums, times in order, and the story of each as its
-/// comment.
+/// tshark reads the file: addresses, ports, payloads, correct checksums, times in order, and a comment with what
+/// happened to each datagram.
 #[test]
 fn tshark_reads_the_file() {
     netns_test!(needs = ["tshark"]);
@@ -561,7 +561,7 @@ fn tshark_reads_the_file() {
         "-o",
         "ip.check_checksum:TRUE",
     ]);
-    // Port 1234 means a protocol to it, and its opinion of that is of no interest.
+    // To tshark, port 1234 means a protocol, whose complaints do not matter here.
     tshark.args([
         "--disable-protocol",
         "data",
@@ -608,8 +608,8 @@ fn tshark_reads_the_file() {
     daemon.stop();
 }
 
-/// With `latency = true` each handled datagram is measured once, a train's each, and no dropped one, in status and
-/// metrics alike; without it there is nothing to see.
+/// With `latency = true` each handled datagram is measured once, each one of a train, and no dropped one, in status and
+/// metrics alike. Without it there is no latency.
 #[test]
 fn time_in_the_daemon_is_measured() {
     netns_test!();

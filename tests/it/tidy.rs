@@ -1,5 +1,5 @@
-//! What ARCHITECTURE.md promises of the source text, kept true: which room may use which, where unsafe code lives, that
-//! there is one list of kinds, and that files stay small and say what they are.
+//! Checks what ARCHITECTURE.md promises of the source text: which room may use which, where unsafe code is, that there
+//! is one list of kinds, and that files are small and begin with a description.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,7 +17,7 @@ mod prose;
 
 mod types;
 
-/// The rooms from the top of the house to its ground: a room uses those behind it alone.
+/// The rooms from the top to the bottom. A room uses only those after it.
 const ROOMS: [&str; 19] = [
     "fuzz",
     "main",
@@ -40,7 +40,7 @@ const ROOMS: [&str; 19] = [
     "number",
 ];
 
-/// What a room does without, though it lies below: (room, what, why).
+/// What a room must not use, though it is below: (room, what, why).
 const NEVER: &[(&str, &str, &str)] = &[
     ("dispatch", "crate::net", "it is pure"),
     ("dispatch", "std::net::UdpSocket", "it is pure"),
@@ -80,25 +80,25 @@ const NEVER: &[(&str, &str, &str)] = &[
     ("worker", "std::fs", "the data plane never blocks"),
 ];
 
-/// Lines of a file of src/ at most: a few screens.
+/// Largest number of lines of a file of src/: a few screens.
 const LINES_MAX: usize = 500;
 
 /// A file of src/.
 struct Source {
-    /// Its path in the repository.
+    /// The path in the repository.
     path: String,
-    /// The room that it is in; empty for lib.rs, the map of the house.
+    /// The room of the file; empty for lib.rs.
     room: String,
     text: String,
 }
 
 impl Source {
-    /// Whether it is only compiled for tests: `tests.rs`, or in a folder `tests/`.
+    /// Whether the file is only compiled for tests: `tests.rs`, or in a folder `tests/`.
     fn is_test(&self) -> bool {
         self.path.ends_with("/tests.rs") || self.path.contains("/tests/")
     }
 
-    /// Its lines of code, numbered, without comments and without what stands in quotation marks on one line.
+    /// The numbered lines of code, without comments and without the contents of quotation marks on one line.
     fn code(&self) -> impl Iterator<Item = (usize, String)> {
         self.text
             .lines()
@@ -112,7 +112,7 @@ fn code_of(text: &str) -> String {
     text.lines().map(code).collect::<Vec<_>>().join("\n")
 }
 
-/// A line up to its comment, literals emptied. Good enough for code that rustfmt has seen.
+/// A line up to its comment, with empty literals. This is precise enough for code that rustfmt has formatted.
 fn code(line: &str) -> String {
     let mut code = String::new();
     let (mut in_text, mut escaped) = (false, false);
@@ -210,7 +210,7 @@ fn rooms_named(code: &str) -> Vec<(usize, String)> {
     rooms
 }
 
-/// Where the list that the text begins with ends.
+/// The end of the list with which the text begins.
 fn list_end(text: &str) -> usize {
     let mut depth = 0;
     let end = text.char_indices().find(|(_, character)| {
@@ -228,7 +228,7 @@ fn assert_none(problems: &[String], promise: &str) {
     );
 }
 
-/// The reader of the other tests tells code from comments and literals, and sees every way of naming a room.
+/// The parser of these tests distinguishes code from comments and literals, and finds every way of naming a room.
 #[test]
 fn the_reader_can_read() {
     assert_eq!(
@@ -259,7 +259,7 @@ fn the_reader_can_read() {
     assert_eq!(rooms_named("\n\ncrate::net::send"), [(3, "net".to_owned())]);
 }
 
-/// Arrows point only down.
+/// A room uses only rooms below it.
 #[test]
 fn rooms_use_only_what_lies_below() {
     let mut problems = Vec::new();
@@ -333,12 +333,12 @@ fn the_supervisor_is_one_file() {
     assert_eq!(places, ["src/supervisor/mod.rs"], "one `impl Supervisor`");
 }
 
-/// What each room does without, as its first lines say.
+/// A room does not use what its first lines exclude.
 #[test]
 fn rooms_do_without_what_they_say() {
     let mut problems = Vec::new();
     for source in sources().iter().filter(|source| !source.is_test()) {
-        // What tests of a room need is no matter of the room.
+        // What the tests of a room use does not count.
         let body = source.text.split("#[cfg(test)]").next().unwrap_or_default();
         for (line, code) in body.lines().map(code).enumerate() {
             for (_, what, why) in NEVER.iter().filter(|(room, ..)| *room == source.room) {
@@ -355,7 +355,7 @@ fn rooms_do_without_what_they_say() {
     assert_none(&problems, "a room does without some things:");
 }
 
-/// Unsafe code has one room.
+/// Unsafe code is in one room only.
 #[test]
 fn unsafe_code_is_in_net_alone() {
     let mut problems = Vec::new();
@@ -379,7 +379,7 @@ fn unsafe_code_is_in_net_alone() {
     assert_none(&problems, "unsafe code, or leave for it, outside src/net:");
 }
 
-/// Each file says what it is before anything else, and stays within a few screens.
+/// Each file begins with a description, and has at most a few screens.
 #[test]
 fn files_are_small_and_say_what_they_are() {
     let mut problems = Vec::new();
@@ -398,7 +398,7 @@ fn files_are_small_and_say_what_they_are() {
     assert_none(&problems, "files are small and say what they are:");
 }
 
-/// Nothing is left for later in what is built.
+/// No code that is built is unfinished.
 #[test]
 fn nothing_is_unfinished() {
     let mut problems = Vec::new();
@@ -414,7 +414,7 @@ fn nothing_is_unfinished() {
     assert_none(&problems, "unfinished:");
 }
 
-/// Every file of src/handlers that defines a kind is in the one list, once, under the file's or folder's name.
+/// Every file of src/handlers that defines a kind is in the one list, once, with the name of the file or folder.
 #[test]
 fn every_kind_is_in_the_one_list() {
     let files = sources()
@@ -438,7 +438,7 @@ fn every_kind_is_in_the_one_list() {
     assert_eq!(defined.len(), listed.len(), "no kind is listed twice");
 }
 
-/// Each kind's example is a whole configuration that the parser takes without a word, and shows that kind.
+/// The example of each kind is a complete configuration that the parser accepts without a warning, and uses that kind.
 #[test]
 fn examples_of_kinds_parse() {
     for kind in KINDS {
@@ -460,7 +460,7 @@ fn examples_of_kinds_parse() {
     }
 }
 
-/// The README's table of handlers is what the program prints, so it can never be out of date.
+/// The table of handlers in the README is what the program prints, so that it stays up to date.
 #[test]
 fn the_readme_has_the_table_of_handlers() {
     let output = Command::new(env!("CARGO_BIN_EXE_udispatch"))
@@ -483,7 +483,7 @@ fn the_readme_has_the_table_of_handlers() {
     );
 }
 
-/// The commented example is a configuration that the daemon takes.
+/// The commented example is a configuration that the daemon accepts.
 #[test]
 fn the_example_configuration_parses() {
     let path = root().join("config.example.toml");

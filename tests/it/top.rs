@@ -1,4 +1,4 @@
-//! `udispatch top` as a person meets it: in a terminal, with a real daemon and real datagrams, and on a pipe.
+//! `udispatch top` as a person uses it: in a terminal, with a real daemon and real datagrams, and on a pipe.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -25,7 +25,7 @@ fn top(control: &Path, options: &[&str]) -> Command {
     command
 }
 
-/// Sends to the second route all the time, while something else is done.
+/// Sends to the second route all the time, while a function runs.
 fn under_traffic<T>(act: impl FnOnce() -> T) -> T {
     let is_over = AtomicBool::new(false);
     let client = Client::bind("127.0.0.1:0");
@@ -36,7 +36,7 @@ fn under_traffic<T>(act: impl FnOnce() -> T) -> T {
                 thread::sleep(Duration::from_millis(1));
             }
         });
-        // Also where a check fails: the scope waits for the thread.
+        // This also ends the thread if a check fails, because the scope waits for it.
         let end = End(&is_over);
         let result = act();
         drop(end);
@@ -52,7 +52,7 @@ impl Drop for End<'_> {
     }
 }
 
-/// The line of a table that begins with this name, after its marks, in words.
+/// The line of a table that begins with this name, after its marks, as words.
 fn row(lines: &[String], name: &str) -> Option<Vec<String>> {
     let words = lines
         .iter()
@@ -63,14 +63,14 @@ fn row(lines: &[String], name: &str) -> Option<Vec<String>> {
     Some(line.split_whitespace().map(str::to_owned).collect())
 }
 
-/// Where in the screen a row stands.
+/// The position of a row on the screen.
 fn place(lines: &[String], name: &str) -> usize {
     let is_it = |line: &String| line.trim_start_matches(['>', '!', ' ']).starts_with(name);
     lines.iter().position(is_it).unwrap_or(usize::MAX)
 }
 
-/// A person looks: rates of datagrams that are sent, sorts, filters, drills down, changes the window, pauses and quits;
-/// and the terminal is what it was.
+/// A person sees rates of datagrams, sorts, filters, opens a row, changes the window, pauses and quits. Afterwards the
+/// terminal is in its old state.
 #[test]
 fn a_person_looks() {
     netns_test!();
@@ -120,7 +120,7 @@ fn a_person_looks() {
         terminal.press("\r");
         terminal.wait_for("dropped, by reason");
         terminal.wait_for("discarded");
-        // The last line of the picture: what is above it is there.
+        // This is the last line of the picture, so what is above it is there.
         let lines = terminal.wait_for("Esc back");
         assert!(
             lines
@@ -134,7 +134,7 @@ fn a_person_looks() {
         );
     });
     terminal.press("\u{1b}");
-    // Only the table says so: two Escapes at once would be one key with Alt.
+    // The table shows when the key was read. Two Escapes at once would be one key with Alt.
     terminal.wait_for("Esc clears");
     terminal.press("\u{1b}");
     terminal.wait_until("no filter any more", |lines| {
@@ -161,7 +161,7 @@ fn a_person_looks() {
     daemon.stop();
 }
 
-/// Signals and Ctrl-C end it too, and the terminal is given back.
+/// Signals and Ctrl-C end the command, too, and the terminal is restored.
 #[test]
 fn signals_give_the_terminal_back() {
     netns_test!();
@@ -184,7 +184,7 @@ fn signals_give_the_terminal_back() {
     daemon.stop();
 }
 
-/// A daemon that goes away is missed, and found again when it is back at the same place.
+/// A daemon that goes away is reported, and found again when it is back at the same place.
 #[test]
 fn a_daemon_that_goes_away_is_waited_for() {
     netns_test!();
@@ -212,8 +212,8 @@ fn a_daemon_that_goes_away_is_waited_for() {
     daemon.stop();
 }
 
-/// On a pipe it prints its tables once, with rates, and ends; as JSON one object; `--once` does so in a terminal,
-/// without taking that.
+/// On a pipe the command prints its tables once, with rates, and ends. As JSON it prints one object. `--once` does so
+/// in a terminal, without changing its state.
 #[test]
 fn a_pipe_gets_one_table() {
     netns_test!();
@@ -271,7 +271,7 @@ fn a_pipe_gets_one_table() {
     daemon.stop();
 }
 
-/// Where no daemon is, that is said and the terminal left alone; a wrong interval is a wrong command line.
+/// If there is no daemon, the command says so and leaves the terminal alone. A wrong interval is a usage error.
 #[test]
 fn no_daemon_no_view() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -293,7 +293,7 @@ fn no_daemon_no_view() {
     }
 }
 
-/// Who wants no colours gets none, and alarms are still there to see.
+/// Without colours, alarms are still visible.
 #[test]
 fn no_colours_where_they_are_not_wanted() {
     netns_test!();

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A module path from the crate's root, such as `["plan", "host"]`.
 type Module = Vec<String>;
 
-/// The files of one crate that stand in files of their own, by module path.
+/// The files of one crate, by module path.
 pub struct Crate {
     files: BTreeMap<Module, File>,
 }
@@ -19,13 +19,13 @@ pub struct Crate {
 /// One file of a crate.
 struct File {
     path: String,
-    /// Where each name that a `use` line brings in leads; `*` for each glob import.
+    /// The target of each name that a `use` line brings in; `*` for each glob import.
     imports: Vec<(String, Module)>,
-    /// Every path that is a use, with its line.
+    /// Every path that counts as a use, with its line.
     uses: Vec<(usize, Module)>,
 }
 
-/// Files that use each other, and why.
+/// Files that use each other, and the uses.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Circle {
     /// The paths of the files, in order.
@@ -35,7 +35,7 @@ pub struct Circle {
 }
 
 impl Crate {
-    /// Reads files, given as the path below the crate's folder and the text.
+    /// Parses files, given as the path below the crate's folder and the text.
     pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Crate {
         let files = files.into_iter().map(|(path, text)| {
             let module = module_of(path);
@@ -130,7 +130,7 @@ impl Crate {
     }
 }
 
-/// From each module to those that it uses directly, with the first line that does.
+/// For each module, those that it uses directly, with the first line that does.
 type Edges<'a> = BTreeMap<&'a Module, BTreeMap<&'a Module, usize>>;
 
 fn reachable<'a>(from: &Module, edges: &Edges<'a>) -> BTreeSet<&'a Module> {
@@ -209,7 +209,7 @@ fn next_path(code: &str, from: usize, submodules: &BTreeSet<String>) -> Option<F
         let name = &code[start..end];
         let is_start = start >= from && !code[..start].ends_with("::");
         let begins_here = matches!(name, "crate" | "super" | "self") || submodules.contains(name);
-        // `pub(in crate::room)` says who may see an item, and is no use.
+        // `pub(in crate::room)` limits the visibility of an item, and is not a use.
         if !is_start || !begins_here || code[..start].ends_with("pub(in ") {
             continue;
         }
@@ -229,7 +229,7 @@ fn next_path(code: &str, from: usize, submodules: &BTreeSet<String>) -> Option<F
     None
 }
 
-/// What follows from the root of the crate; `None` for a path that leaves it.
+/// Returns the path from the root of the crate, or `None` for a path that leaves it.
 fn from_root(module: &Module, names: &[String]) -> Option<Module> {
     let mut full = module.clone();
     let mut names = names.iter();
@@ -269,7 +269,7 @@ impl Tree {
         tree
     }
 
-    /// Reads one branch that begins at `at`. Returns where it ends.
+    /// Parses one branch that begins at `at`. Returns its end.
     fn branch(&mut self, code: &str, mut at: usize, before: &[String]) -> usize {
         let mut names = before.to_vec();
         loop {
@@ -311,7 +311,7 @@ impl Tree {
         at
     }
 
-    /// Reads a list up to its end, which it returns.
+    /// Parses a list up to its end, which it returns.
     fn list(&mut self, code: &str, mut at: usize, before: &[String]) -> usize {
         loop {
             at += blank(&code[at..]);
@@ -321,7 +321,7 @@ impl Tree {
                 Some(',') => at += 1,
                 Some(_) => {
                     let end = self.branch(code, at, before);
-                    // A character that no use tree has: this is none.
+                    // No use tree has this character, so this is not one.
                     at = end.max(at + 1);
                 }
             }
@@ -333,7 +333,7 @@ fn is_name(character: char) -> bool {
     character.is_alphanumeric() || character == '_'
 }
 
-/// Bytes of white space that the text begins with.
+/// Number of bytes of white space at the beginning of the text.
 fn blank(text: &str) -> usize {
     text.len() - text.trim_start().len()
 }
@@ -348,7 +348,7 @@ fn declared(code: &str) -> BTreeSet<String> {
     names.collect()
 }
 
-/// Code with every item blanked that stands below `#[cfg(test)]`; lines keep their numbers.
+/// The code with every item below `#[cfg(test)]` blanked. Lines keep their numbers.
 pub fn without_tests(code: &str) -> String {
     let mut kept = String::new();
     let mut rest = code;
@@ -361,7 +361,7 @@ pub fn without_tests(code: &str) -> String {
     kept + rest
 }
 
-/// Where the item ends that the code begins with.
+/// The end of the item with which the code begins.
 fn item_end(code: &str) -> usize {
     let mut depth = 0;
     for (at, character) in code.char_indices() {
@@ -387,7 +387,7 @@ mod tests {
         circles.into_iter().map(|circle| circle.files).collect()
     }
 
-    /// Two files that name each other are a circle, by whatever form of path; a third that only uses them is not part
+    /// Two files that name each other are a circle, in any form of path. A third file that only uses them is not part
     /// of it.
     #[test]
     fn a_circle_of_two() {
@@ -425,8 +425,8 @@ mod tests {
         );
     }
 
-    /// A `mod.rs` and its submodule are a circle if each uses the other; listing submodules and re-exporting from them
-    /// is no use.
+    /// A `mod.rs` and its submodule are a circle if each uses the other. A list of submodules and re-exports from them
+    /// are not uses.
     #[test]
     fn a_folder_and_its_files() {
         let child = ("room/a.rs", "use super::Shared;");
@@ -442,7 +442,7 @@ mod tests {
         assert!(circles(&[("room/mod.rs", lists), child]).is_empty());
     }
 
-    /// A re-export leads to the file that defines the item: it neither makes a circle with `mod.rs`, nor hides one.
+    /// A re-export leads to the file that defines the item. It neither makes a circle with `mod.rs` nor hides one.
     #[test]
     fn reexports_are_followed() {
         let parent = (
@@ -455,7 +455,7 @@ mod tests {
         assert_eq!(circles(&[parent, a, b]), [["room/a.rs", "room/b.rs"]]);
     }
 
-    /// What tests use does not count, nor does a visibility, nor a path that leaves the crate.
+    /// Uses in tests, visibilities, and paths that leave the crate do not count.
     #[test]
     fn what_is_no_use() {
         let parent = ("room/mod.rs", "mod a;\nmod b;");

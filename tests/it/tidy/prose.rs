@@ -1,17 +1,17 @@
-//! What a test can check of STYLE: doc comments that say something, `# Errors` sections, and lines of Markdown that
-//! fit.
+//! The rules of prose that a test can check: doc comments that say something, `# Errors` sections, and lines of
+//! Markdown that fit.
 
 use std::path::Path;
 
 use super::modules::without_tests;
 use super::{assert_none, read, root, rust_files, sources};
 
-/// Columns of a line of Markdown.
+/// Largest number of columns of a line of Markdown.
 const COLUMNS_MAX: usize = 120;
-/// Characters between `Its ` and the full stop of a doc comment that only repeats the item's name.
+/// Largest number of characters between `Its ` and the full stop in a doc comment that only repeats the item's name.
 const ITS_CHARS_MAX: usize = 20;
 
-/// The doc comments of a file: each with its first line, as lines without `///`.
+/// The doc comments of a file: each with the number of its first line, as lines without `///`.
 fn doc_comments(text: &str) -> Vec<(usize, Vec<&str>)> {
     let mut comments: Vec<(usize, Vec<&str>)> = Vec::new();
     let mut is_inside = false;
@@ -29,7 +29,7 @@ fn doc_comments(text: &str) -> Vec<(usize, Vec<&str>)> {
     comments
 }
 
-/// Why a doc comment says too little, if it does.
+/// Returns why a doc comment says too little, if it does.
 fn emptiness(lines: &[&str]) -> Option<&'static str> {
     if lines.iter().any(|line| line.starts_with("The same")) {
         return Some("says `The same`");
@@ -68,7 +68,7 @@ fn doc_comments_say_something() {
     assert_none(&problems, "doc comments say what the name does not:");
 }
 
-/// The check of doc comments sees what it is meant to see.
+/// The check of doc comments finds what it should.
 #[test]
 fn empty_doc_comments_are_seen() {
     let text = "/// One.\n/// Two three.\nstruct A;\n    /// Its number.\n    a: u8,\n/// Word.\n\n/// The same for b.\n";
@@ -118,7 +118,7 @@ fn without_errors(code: &str, text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// Whether a function, whose head the code begins with, returns a `Result`.
+/// Whether a function returns a `Result`. The code begins with its head.
 fn returns_result(head: &str) -> bool {
     let mut depth = 0;
     let end = head.char_indices().find(|(_, character)| {
@@ -142,7 +142,7 @@ fn returns_result(head: &str) -> bool {
     path == "Result" || path.ends_with("::Result")
 }
 
-/// Every public function that can fail says when it does.
+/// Every public function that can fail documents its errors.
 #[test]
 fn errors_are_documented() {
     let mut problems = Vec::new();
@@ -161,7 +161,7 @@ fn errors_are_documented() {
     );
 }
 
-/// The check of `# Errors` sees every form of a function, and nothing else.
+/// The check of `# Errors` finds every form of a function, and nothing else.
 #[test]
 fn missing_errors_are_seen() {
     let seen = |text: &str| without_errors(&super::code_of(text), text);
@@ -182,8 +182,8 @@ fn missing_errors_are_seen() {
     }
 }
 
-/// Lines of Markdown fit a screen, except in tables that the program prints, which stand between `<!-- name -->` and
-/// `<!-- /name -->`.
+/// Lines of Markdown fit a screen. Tables that the program prints, between `<!-- name -->` and `<!-- /name -->`, are
+/// exempt, because a row of a table cannot be wrapped.
 #[test]
 fn lines_of_markdown_fit() {
     let mut problems = Vec::new();

@@ -1,4 +1,4 @@
-//! Type names: one that two rooms define must be on a list, with a reason.
+//! Type names: a name that two rooms define must be on a list, with a reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,7 +28,7 @@ fn defined(code: &str) -> BTreeSet<String> {
             .chars()
             .take_while(|character| character.is_alphanumeric() || *character == '_')
             .collect();
-        // An associated type is its trait's.
+        // An associated type belongs to its trait.
         let is_associated =
             line.starts_with("type ") && rest[name.len()..].trim_start().starts_with([':', ';']);
         if !name.is_empty() && !is_associated {
@@ -38,7 +38,7 @@ fn defined(code: &str) -> BTreeSet<String> {
     names
 }
 
-/// A type name means one thing in the crate, unless it is listed.
+/// A type name has one meaning in the crate, unless it is listed.
 #[test]
 fn type_names_are_unique() {
     let mut rooms: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -78,7 +78,7 @@ fn associated_removed(code: &str) -> String {
         .collect()
 }
 
-/// The finder of type names sees every kind of definition, and no associated type.
+/// The parser of type names finds every kind of definition, and no associated type.
 #[test]
 fn definitions_are_seen() {
     let code = "pub struct A<T>(T);\nenum B {\npub(crate) trait C: D {\n    type Item = u8;\npub(in crate::x) type E = u8;\n    struct Inner;\nlet structure = 1;";
