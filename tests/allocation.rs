@@ -1,5 +1,5 @@
-//! No memory is allocated for a datagram: once everything has its size, turn after turn runs in what there is. Counted
-//! by an allocator that counts what this test's own thread asks for.
+//! No memory is allocated for a datagram. Once all buffers have their sizes, every turn reuses them. An allocator
+//! counts the allocations of the test's own thread.
 
 #![allow(unsafe_code)]
 
@@ -31,14 +31,14 @@ use udispatch::worker::upstream_sockets::{UpstreamSockets, UpstreamTarget};
 use udispatch::worker::worker_state::SocketSlot;
 
 thread_local! {
-    /// Allocations that this thread has asked for while it was counting.
+    /// Allocations of this thread while it was counting.
     static COUNT: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
 struct Counting;
 
 fn count() {
-    // A thread that is ending has no counter any more, and nothing to count.
+    // A thread that is ending has no counter any more.
     let _ = COUNT.try_with(|counter| counter.set(counter.get().map(|count| count + 1)));
 }
 
@@ -68,7 +68,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// How many allocations an action makes on this thread.
+/// The number of allocations that an action makes on this thread.
 fn allocations(action: impl FnOnce()) -> u64 {
     COUNT.set(Some(0));
     action();
@@ -77,10 +77,10 @@ fn allocations(action: impl FnOnce()) -> u64 {
 
 /// Datagrams of a measurement, and of the warm-up before it.
 const DATAGRAMS: usize = 10_000;
-/// Trains in one turn.
+/// Number of trains in one turn.
 const TRAINS: usize = 32;
 
-/// Every handler that there is, in all its ways to pick, one route each and one with several.
+/// Every kind of handler with every `pick`, each on a route of its own, and on one route with several handlers.
 const CONFIG: &str = r#"
     [[route]]
     destination = "127.0.0.1:5000"
@@ -156,10 +156,10 @@ fn config() -> Config {
         .unwrap_or_else(|problems| panic!("{problems}"))
 }
 
-/// Two upstreams of each handler, which all lead to one receiver.
+/// The upstreams of each handler, which all lead to one receiver.
 const UPSTREAMS_EACH: usize = 2;
 
-/// Upstream sockets as a worker has them.
+/// The upstream sockets of a worker.
 struct Bench {
     handler: HandlerId,
     jobs: Sender<Job>,
@@ -255,19 +255,19 @@ fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, UpstreamS
     )
 }
 
-/// The consumer of what is printed: takes everything, and gives the buffers back.
+/// The consumer of sinks: takes everything, and returns the buffers.
 fn consume(jobs: &Jobs<Job>) {
     while let Ok(Job::Lines(lines)) = jobs.try_recv() {
         lines.done(true);
     }
 }
 
-/// An address that nothing is sent to: the outbox is emptied by hand.
+/// An address that nothing is sent to, because the test empties the outbox itself.
 fn nobody() -> SocketAddr {
     "127.0.0.1:9".parse().expect("an address")
 }
 
-/// A turn's trains: every route gets its share, in lone datagrams and longer trains.
+/// The trains of a turn. Every route gets its share, in single datagrams and longer trains.
 fn trains(turn: usize) -> Vec<Train> {
     let train = |slot: usize| {
         let number = slot / 3 + turn;
@@ -295,7 +295,7 @@ fn trains(turn: usize) -> Vec<Train> {
     (0..TRAINS).map(train).collect()
 }
 
-/// One turn.
+/// Runs one turn.
 fn drive_once(
     (dispatcher, sockets): (&mut Dispatcher, &mut UpstreamSockets),
     jobs: &Jobs<Job>,
@@ -308,7 +308,7 @@ fn drive_once(
     consume(jobs);
 }
 
-/// Drives a dispatcher with every handler through as many turns as the datagrams take.
+/// Runs as many turns with every handler as the datagrams take.
 fn drive(
     (dispatcher, sockets): &mut (Dispatcher, UpstreamSockets),
     jobs: &Jobs<Job>,
@@ -332,7 +332,7 @@ fn dispatch_allocates_nothing() {
     let (sender, jobs) = bounded(1_024);
     let mut dispatcher = dispatcher(sender, nobody());
     let turns: Vec<Vec<Train>> = (0..36).map(trains).collect();
-    // Every byte there is, so that printing has to escape.
+    // The payloads contain every byte, so that printing has to escape.
     let arena: Vec<u8> = (0..TRAINS * 1_000)
         .map(|index| (index % 256) as u8)
         .collect();
@@ -357,8 +357,8 @@ fn dispatch_allocates_nothing() {
     );
 }
 
-/// Neither does somebody who looks on make it allocate, whether the reader keeps up or stands still, nor does measuring
-/// the time in the daemon.
+/// A tap does not make dispatching allocate, whether its reader keeps up or is stopped, and neither does measuring the
+/// latency.
 #[test]
 fn looking_on_allocates_nothing() {
     let (sender, jobs) = bounded(1_024);
@@ -425,8 +425,8 @@ fn looking_on_allocates_nothing() {
     );
 }
 
-/// An unbounded channel to the consumer, as the control plane makes it, allocates for 31 buffers at a time and for no
-/// datagram: crossbeam's list of blocks.
+/// An unbounded channel to the consumer, as the control plane makes it, allocates for 31 buffers at a time and not for
+/// a datagram (crossbeam's list of blocks).
 #[test]
 fn an_unbounded_channel_costs_a_block_for_31_buffers() {
     let (sender, jobs) = unbounded();
@@ -463,7 +463,7 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
     let socket =
         bind_listener("0.0.0.0:0".parse().expect("an address"), &options).expect("a listener");
     let port = socket.local_addr().expect("its address").port();
-    // Routes have a port of their own; what the kernel chose is only where the client sends.
+    // Routes have a port of their own. The port that the kernel chose is only where the client sends.
     let slot = SocketSlot {
         listener: 0,
         index: 0,
@@ -495,7 +495,7 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
                     .send_to(&buffer[..20 + slot % 2], target)
                     .expect("sent");
             }
-            // On loopback what is sent has arrived.
+            // On loopback, what is sent has arrived.
             received += receiver
                 .receive(listeners[0].send_socket.socket(), 128, true)
                 .expect("received");

@@ -1,11 +1,11 @@
-//! What the seeds together have met: a simulation that never comes to a case proves nothing of it.
+//! The cases that the seeds together have met. A simulation that never meets a case proves nothing about it.
 
 use std::collections::HashMap;
 
 use udispatch::dispatch::ledger::Ledger;
 use udispatch::dispatch::verdict::DropReason;
 
-/// Reasons that forwarding and its sessions lead to.
+/// Drop reasons that forwarding and its sessions lead to.
 const REASONS: [DropReason; 10] = [
     DropReason::TtlSpent,
     DropReason::SessionLimit,
@@ -19,7 +19,7 @@ const REASONS: [DropReason; 10] = [
     DropReason::RateLimit,
 ];
 
-/// Everything else that must be met.
+/// All other cases that must be met.
 const CASES: [&str; 18] = [
     "round_robin",
     "random",

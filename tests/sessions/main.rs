@@ -1,9 +1,10 @@
-//! Forwarding with sessions, from the listener's datagrams to the clients' answers, without a kernel: random forwarders
-//! go through the parser into the workers' dispatchers, clients, upstreams and time do what they like, and after each
-//! step everything that left, every socket and every account is compared with a model of the rules (`model/`).
+//! Forwarding with sessions, from the datagrams of the listener to the replies to clients, without a kernel. Random
+//! forwarders pass through the parser into the dispatchers of the workers. Clients, upstreams and time are random.
+//! After each step, every datagram that was sent, every socket and every counter is compared with a model of the rules
+//! (`model/`).
 //!
-//! A failure prints its seed: `UDISPATCH_SEED=N cargo test --test sessions` repeats it. `UDISPATCH_SEEDS=N` tries so
-//! many seeds.
+//! A failure prints its seed: `UDISPATCH_SEED=N cargo test --test sessions` repeats it. `UDISPATCH_SEEDS=N` sets the
+//! number of seeds.
 
 mod covered;
 mod model;
@@ -32,16 +33,16 @@ use seeds::{Where, seeds};
 use stage::{Ground, Worker};
 use traffic::{Mood, Press, Request};
 
-/// Seeds of an ordinary run: some seconds of a debug build.
+/// Number of seeds of an ordinary run, which takes some seconds in a debug build.
 const SEEDS: u64 = 300;
-/// What happens in one simulation.
+/// Number of steps of one simulation.
 const STEPS: usize = 160;
-/// Answers that one socket may bring in one turn.
+/// Largest number of replies on one socket in one turn.
 const ANSWERS_MAX: usize = 8;
 /// The errno ECONNREFUSED.
 const REFUSED: i32 = 111;
 
-/// Sessions, their sockets, their ends, who is picked and who is answered, over random forwarders, traffic and time.
+/// Sessions, their sockets and ends, picks and replies follow the rules, with random forwarders, traffic and time.
 #[test]
 fn sessions_keep_their_promises() {
     let seeds = seeds(SEEDS);
@@ -60,18 +61,18 @@ struct Simulation {
     scenario: Scenario,
     ground: Rc<RefCell<Ground>>,
     workers: Vec<Worker>,
-    /// By worker and handler.
+    /// The models, by worker and handler.
     talkers: Vec<Vec<Talker>>,
-    /// By handler.
+    /// The state that workers share, by handler.
     shared: Vec<Shared>,
     press: Press,
     flights: Vec<Flight>,
-    /// Refusals on their way: when, at which worker, on which socket and incarnation of it.
+    /// Refusals on their way: the time, the worker, the socket and its incarnation.
     refusals: Vec<(u64, usize, u32, u64)>,
     /// By upstream.
     moods: Vec<Mood>,
     now: u64,
-    /// Sockets closed while it could not be told whose they were, by worker and handler.
+    /// Sockets that were closed while it was unclear which session they belonged to, by worker and handler.
     met: Vec<&'static str>,
 }
 
@@ -144,7 +145,7 @@ impl Simulation {
         covered.add(&sum.expect("a worker"), &self.met);
     }
 
-    /// Some clients ask.
+    /// Some clients send requests.
     fn burst(&mut self) {
         let is_single = self.scenario.failing.is_some();
         let trains = if is_single {
@@ -155,7 +156,7 @@ impl Simulation {
         self.ask(trains, if is_single { 1 } else { 5 }, false);
     }
 
-    /// Many ask that are nobody.
+    /// Many datagrams come from forged sources.
     fn flood(&mut self) {
         let trains = 10 + self.random.below(40);
         match self.scenario.failing.is_some() {
@@ -165,7 +166,7 @@ impl Simulation {
     }
 
     fn ask(&mut self, trains: usize, datagrams_max: usize, is_forged: bool) {
-        // Mostly the same worker by the same listener: clients that come back.
+        // Mostly it is one worker and one listener, so that clients come back.
         let usual = |random: &mut Random, of: usize| {
             if once_in(random, 2) {
                 0
@@ -223,9 +224,9 @@ impl Simulation {
         self.check(step, &[], &[]);
     }
 
-    /// A request comes to an upstream.
+    /// A request reaches an upstream.
     fn arrive(&mut self, worker: usize, handler: usize, number: u64, socket: u32, place: usize) {
-        // What was given up this turn was still sent, but nobody waits for the answer.
+        // A datagram on a socket that was closed in this turn was still sent, but its reply is not expected.
         let Some(slot) = self.workers[worker]
             .ways
             .slot(socket)
@@ -304,7 +305,7 @@ impl Simulation {
                 }
             }
             self.flights = rest;
-            // Nobody hears what comes to a closed socket.
+            // A closed socket receives nothing.
             here.retain(|flight| Some(flight.incarnation) == incarnation);
             let mut trains: Vec<Vec<Flight>> = Vec::new();
             for flight in here {
@@ -368,7 +369,7 @@ impl Simulation {
         self.check(step, &passed, &expected);
     }
 
-    /// The handler that a socket belongs to, and the place of its upstream there.
+    /// The handler that a socket belongs to, and the index of the socket's upstream there.
     fn owner(&self, worker: usize, socket: u32) -> (usize, usize) {
         let slot = self.workers[worker].ways.slot(socket).expect("it is open");
         self.ground.borrow().owners[slot.upstream]
@@ -401,7 +402,7 @@ impl Simulation {
                 if deadline > target && !self.talkers.iter().flatten().any(Talker::is_unclear) {
                     break;
                 }
-                // It may take a moment until the worker looks at its clock.
+                // It may take a moment until the worker reads its clock.
                 let late = if once_in(&mut self.random, 4) {
                     self.random.below(5 * MS as usize) as u64
                 } else {
@@ -436,7 +437,7 @@ impl Simulation {
             .map(|deadline| deadline.0)
     }
 
-    /// Calls the handlers of a worker that want to be called.
+    /// Calls the handlers of a worker whose timers are due.
     fn call(&mut self, worker: usize) {
         let Worker { dispatcher, ways } = &mut self.workers[worker];
         dispatcher.set_time(Time(self.now));
@@ -457,7 +458,7 @@ impl Simulation {
         self.check(step, &[], &[]);
     }
 
-    /// Control has news of an upstream for all workers.
+    /// The control plane reports an event of an upstream to all workers.
     fn change(&mut self) {
         let upstream = self.random.below(self.moods.len());
         let (handler, place) = self.ground.borrow().owners[upstream];
@@ -488,7 +489,7 @@ impl Simulation {
         }
     }
 
-    /// Refusals come in; at times a socket breaks.
+    /// Refusals arrive, and sometimes a socket breaks.
     fn trouble(&mut self) {
         let (now, some) = (self.now, self.random.below(12));
         let (arrived, rest): (Vec<_>, Vec<_>) = self
@@ -518,7 +519,7 @@ impl Simulation {
             ));
         }
         for (worker, socket, trouble) in troubles {
-            // What a trouble before it has closed hears of no other.
+            // A socket that an earlier error has closed gets no further one.
             if self.workers[worker].ways.slot(socket).is_some() {
                 self.tell(worker, socket, trouble);
             }
@@ -552,7 +553,7 @@ impl Simulation {
         self.moods[upstream] = traffic::mood(&mut self.random);
     }
 
-    /// Everything that the turn did is explained, and the accounts say the same.
+    /// Everything that the turn did is explained by the model, and the counters agree.
     fn check(&mut self, step: Step, passed: &[Pass], expected: &[Pass]) {
         let by_listener = |all: &[Pass], listener| {
             all.iter()

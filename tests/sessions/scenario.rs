@@ -1,4 +1,4 @@
-//! Random forwarders: the text that the parser gets, and what it says in the model's words.
+//! Random forwarders: the text that the parser gets, and its meaning in the terms of the model.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ pub fn pick<T: Copy>(random: &mut Random, of: &[T]) -> T {
     of[random.below(of.len())]
 }
 
-/// True once in so many times.
+/// Returns true once in this many times, on average.
 pub fn once_in(random: &mut Random, times: usize) -> bool {
     random.below(times) == 0
 }
@@ -41,13 +41,13 @@ pub const PICKS: [(Pick, &str); 6] = [
     (Pick::FirstAlive, "first_alive"),
 ];
 
-/// What decides under `hash`.
+/// The input of the hash with `pick = "hash"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HashOn {
     Source,
     SourceAddress,
     Destination,
-    /// Bytes 8 to 11: behind the number that every payload begins with.
+    /// Bytes 8 to 11, behind the number with which every payload begins.
     Payload,
 }
 
@@ -65,11 +65,11 @@ pub struct Receiver {
     pub backup: bool,
     pub drain: bool,
     pub shadow: bool,
-    /// Whether its name is known at the start.
+    /// Whether its name resolves at the start.
     pub resolved: bool,
-    /// So many of so many datagrams.
+    /// The sample: this many of that many datagrams.
     pub sample: Option<(u64, u64)>,
-    /// Datagrams a second.
+    /// The rate limit, in datagrams a second.
     pub rate: Option<u64>,
 }
 
@@ -79,7 +79,7 @@ pub struct Spec {
     pub receivers: Vec<Receiver>,
     pub pick: Pick,
     pub hash_on: HashOn,
-    /// Whether a choice holds for the session.
+    /// Whether a pick holds for the whole session.
     pub by_session: bool,
     pub replies: Replies,
     pub idle: u64,
@@ -100,13 +100,13 @@ impl Spec {
         self.replies != Replies::No || self.is_sticky()
     }
 
-    /// Sessions without ports of their own.
+    /// Whether sessions have no ports of their own.
     pub fn is_sticky(&self) -> bool {
         self.replies == Replies::No && self.by_session && self.pick != Pick::All
     }
 
-    /// Two slots of the wheel: each stands for a 128th of the longest deadline or an eighth of the shortest, at least
-    /// 10 ms. A session ends at most that much after its deadline.
+    /// Two slots of the timer wheel. A slot is a 128th of the longest deadline or an eighth of the shortest, and at
+    /// least 10 ms. A session ends at most this much after its deadline.
     pub fn late_max(&self) -> u64 {
         let shortest = if self.is_sticky() {
             self.idle
@@ -116,8 +116,8 @@ impl Spec {
         2 * (self.idle / 128).min(shortest / 8).max(10 * MS)
     }
 
-    /// Sessions whose shadows get their sockets before anybody is picked: the model sees which only where the pick
-    /// succeeds, so it always does there.
+    /// Whether shadows of sessions get their sockets before an upstream is picked. The model sees which ones only if
+    /// the pick succeeds, so it always does there.
     pub fn is_delicate(&self) -> bool {
         self.has_sessions()
             && !self.by_session
@@ -125,7 +125,7 @@ impl Spec {
             && self.receivers.iter().any(|one| one.shadow)
     }
 
-    /// Whether somebody must judge from what comes back who is alive.
+    /// Whether passive health judges which upstreams are alive.
     pub fn has_passive_health(&self) -> bool {
         !self.probes && self.receivers.len() > 1 && self.pick != Pick::All
     }
@@ -138,25 +138,25 @@ pub struct Door {
     pub is_v4: bool,
 }
 
-/// What one simulation is about.
+/// The parameters of one simulation.
 pub struct Scenario {
     pub text: String,
     pub config: Config,
     pub specs: Vec<Spec>,
-    /// By route: its handlers.
+    /// The handlers of each route.
     pub routes: Vec<Vec<usize>>,
     pub doors: Vec<Door>,
     pub workers: usize,
-    /// Source ports of each upstream over all workers.
+    /// Number of source ports of each upstream over all workers.
     pub ports: usize,
-    /// Openings fail once in so many times, for one reason or the other; then datagrams come one by one, so that each
-    /// failure can be told from the next.
+    /// An attempt to open a socket fails once in this many times, for one reason or another. Datagrams then come one by
+    /// one, so that failures can be told apart.
     pub failing: Option<usize>,
-    /// Whether handlers are called when they want to be; otherwise now and then.
+    /// Whether handlers are called when their timers are due, or otherwise now and then.
     pub is_punctual: bool,
-    /// How far time may jump: one of so many lengths, from microseconds to minutes.
+    /// How far time may jump: one of this many lengths, from microseconds to minutes.
     pub pace: usize,
-    /// Once in so many times an upstream is said to live.
+    /// Once in this many times, an upstream is reported alive.
     pub hope: usize,
 }
 
@@ -185,7 +185,7 @@ impl Scenario {
             Ok(config) => config,
             Err(problems) => panic!("{text}\n{problems:?}"),
         };
-        // The file's handlers may be in another order than their numbers.
+        // The handlers of the file may have another order than their numbers.
         let place = |name: usize| {
             config
                 .handlers
@@ -228,8 +228,7 @@ impl Scenario {
         }
     }
 
-    /// An address of ours that can be asked at a door. Two routes have it in common, as those with different sources
-    /// may.
+    /// An address at which a listener can be reached. Two routes share it, as routes with different sources may.
     pub fn local(&self, door: Door, which: usize) -> SocketAddr {
         let ip = if door.is_v4 {
             ["192.0.2.1", "192.0.2.2"]
@@ -243,7 +242,7 @@ impl Scenario {
     }
 }
 
-/// Writes a forwarder down.
+/// Writes a forwarder as text.
 fn write(random: &mut Random, text: &mut String, number: usize) -> Spec {
     let (pick_by, word) = pick(random, &PICKS);
     let replies = match (once_in(random, 4), pick_by) {
@@ -366,8 +365,8 @@ fn write_rest(spec: &Spec, text: &mut String) {
 
 fn receivers(random: &mut Random, spec: &Spec) -> Vec<Receiver> {
     let count = pick(random, &[1, 2, 2, 3, 3, 5]);
-    // Who gets a sample may be left without anything, and the port it might have had is not seen then: so these are met
-    // where there are no ports.
+    // If a sample takes nothing, no datagram is sent, and the port that it might have had is not seen. So samples are
+    // tested without sessions.
     let is_limited = !spec.has_sessions() && spec.pick == Pick::All && once_in(random, 2);
     let receiver = |place: usize| {
         let is_first = place == 0;

@@ -1,5 +1,4 @@
-//! What the handlers stand on here: sockets without sockets that remember what is open, and a build context to build
-//! on.
+//! The environment of the handlers in this simulation: sockets that only note what is open, and a build context.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -18,16 +17,16 @@ use udispatch::dispatch::verdict::DropReason;
 
 use crate::scenario::{Scenario, once_in};
 
-/// What all workers have in common: source ports, and where upstreams are.
+/// The state that all workers share: source ports, and the addresses of upstreams.
 pub struct Ground {
-    /// By upstream: its ports in use.
+    /// For each upstream, the number of its ports in use.
     used: Vec<usize>,
     ports: usize,
     failing: Option<usize>,
     random: Random,
-    /// By upstream: whether somebody knows where it is.
+    /// For each upstream, whether its address is known.
     pub resolved: Vec<bool>,
-    /// By upstream: its handler, and its place there.
+    /// For each upstream, its handler and its index there.
     pub owners: Vec<(usize, usize)>,
 }
 
@@ -61,23 +60,23 @@ impl Ground {
     }
 }
 
-/// A socket that is open.
+/// An open socket.
 #[derive(Debug, Clone, Copy)]
 pub struct Slot {
     pub upstream: usize,
-    /// Which of all sockets ever opened it is: numbers are used again.
+    /// The number of the socket among all that were ever opened, because slots are used again.
     pub incarnation: u64,
     pub is_one_way: bool,
 }
 
-/// One worker's sockets.
+/// The sockets of one worker.
 pub struct Ways {
     pub ground: Rc<RefCell<Ground>>,
     pub slots: Vec<Option<Slot>>,
     free: Vec<u32>,
-    /// Closed this turn; what is on them is still sent.
+    /// Sockets that were closed in this turn. What is queued on them is still sent.
     pub closing: Vec<u32>,
-    /// Openings of this turn, in order, by upstream.
+    /// Attempts to open a socket in this turn, in order, with the upstream.
     pub opened: Vec<(usize, Result<u32, DropReason>)>,
     incarnations: u64,
 }
@@ -119,7 +118,7 @@ impl Ways {
         *self.slots.get(socket as usize)?
     }
 
-    /// The turn is over: what was closed is gone now, and its number free.
+    /// Ends the turn: closed sockets are removed, and their slots are free.
     pub fn settle(&mut self) {
         for socket in self.closing.drain(..) {
             let slot = self.slots[socket as usize]
@@ -143,7 +142,7 @@ impl SocketTable for Ways {
             match ground {
                 _ if !ground.resolved[upstream] => Err(DropReason::NoUpstream),
                 _ if ground.used[upstream] == ground.ports => Err(DropReason::NoPort),
-                // What a socket may lack beside a port.
+                // A reason other than the lack of a port.
                 _ if fails && once_in(&mut ground.random, 3) => Err(DropReason::NoUpstream),
                 _ if fails => Err(DropReason::NoPort),
                 _ => {
@@ -177,7 +176,7 @@ pub struct Worker {
     pub ways: Ways,
 }
 
-/// Builds a handler's part of a worker.
+/// Builds the part of a handler in a worker.
 struct Bench<'a> {
     handler: usize,
     ways: &'a mut Ways,
@@ -205,7 +204,7 @@ impl BuildContext for Bench<'_> {
     }
 }
 
-/// All workers of a scenario.
+/// Builds all workers of a scenario.
 pub fn build(scenario: &Scenario, ground: &Rc<RefCell<Ground>>) -> Vec<Worker> {
     let listeners = scenario
         .doors

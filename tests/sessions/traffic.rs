@@ -1,4 +1,4 @@
-//! Clients and upstreams: what they send, when, and what they have against it.
+//! Clients and upstreams: what they send, and when.
 
 use std::net::SocketAddr;
 
@@ -7,13 +7,13 @@ use udispatch::dispatch::random::Random;
 use crate::model::{Flight, Key, Train};
 use crate::scenario::{Door, MS, SECOND, Scenario, once_in, pick};
 
-/// How an upstream treats requests for a while.
+/// How an upstream treats requests for some time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mood {
-    /// Answers, mostly after this time.
+    /// It replies, mostly after this time.
     Answers(u64),
     Silent,
-    /// Nobody is there, and the host says so.
+    /// The port is closed, and the host refuses.
     Refuses,
 }
 
@@ -65,7 +65,7 @@ pub struct Press {
 }
 
 impl Press {
-    /// A train to a door; `datagrams_max` of them at most. `is_forged`: from anybody.
+    /// A train to a listener, of at most `datagrams_max` datagrams. `is_forged` gives it a random source.
     pub fn train(
         &mut self,
         random: &mut Random,
@@ -81,7 +81,7 @@ impl Press {
             client(random, door.is_v4)
         };
         if once_in(random, 40) {
-            // Our own listener, or nobody's port.
+            // The source is a listener of the daemon, or port 0.
             src = if once_in(random, 2) {
                 scenario.local(door, 1)
             } else {
@@ -130,7 +130,7 @@ impl Press {
     }
 }
 
-/// What came to an upstream, and by which socket.
+/// A request that an upstream received, and the socket that it came from.
 #[derive(Debug, Clone, Copy)]
 pub struct Request {
     pub worker: usize,
@@ -139,12 +139,12 @@ pub struct Request {
     pub number: u64,
     pub place: usize,
     pub is_shadow: bool,
-    /// The session that asked, and whose it is.
+    /// The session that sent the request, and its key.
     pub asker: u64,
     pub key: Key,
 }
 
-/// What an upstream answers: once or several times, soon or late. All answers have the same length.
+/// The replies of an upstream: one or several, soon or late. All of them have the same length.
 pub fn answers(random: &mut Random, request: &Request, usual: u64, now: u64) -> Vec<Flight> {
     let Request {
         worker,
@@ -173,7 +173,7 @@ pub fn answers(random: &mut Random, request: &Request, usual: u64, now: u64) -> 
             ),
             _ => usual + random.below(usual as usize) as u64,
         };
-        // A shadow at times says what the first upstream says.
+        // A shadow sometimes replies as the first upstream does.
         let signature = if is_shadow && random.below(3) > 0 {
             0
         } else {

@@ -1,5 +1,5 @@
-//! Sees what a turn of a worker did, in the model's words: what left on which socket, what went back to whom, which
-//! sockets were opened and closed.
+//! Observes what a turn of a worker did, in the terms of the model: datagrams and their sockets, replies and their
+//! clients, and sockets that were opened and closed.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +11,7 @@ use crate::model::{Pass, Step, Talker, number_of};
 use crate::stage::{Ways, Worker};
 
 impl Simulation {
-    /// Takes down what a turn did, and ends it.
+    /// Records what a turn did, and ends it.
     pub fn witness(&mut self, worker: usize, arena: &[u8]) -> (Step, Vec<Pass>) {
         let mut step = Step {
             now: self.now,
@@ -92,7 +92,8 @@ fn cut(parcel: &Parcel) -> Vec<Span> {
         .collect()
 }
 
-/// Open are the one-way sockets and those that a session has or that rest; nothing was closed that nobody can explain.
+/// The open sockets are those without sessions, those that a session has, and those in quarantine. Each closed socket
+/// is explained.
 pub fn check_sockets(talkers: &[Talker], ways: &Ways, closed: &HashMap<u32, usize>) {
     if talkers.iter().any(Talker::is_unclear) {
         return;

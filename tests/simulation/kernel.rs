@@ -1,4 +1,4 @@
-//! The kernel's part: which sockets get a datagram, and what each is told about it.
+//! The part of the kernel: which sockets get a datagram, and what each of them learns about it.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -14,10 +14,10 @@ pub const SLOT_BYTES: usize = 1 << 16;
 /// Slots of a receive call.
 pub const SLOTS: usize = 32;
 
-/// A train on the wire, with the whole truth about it.
+/// A train on the wire, with all facts about it.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet {
-    /// Which of all trains sent it is.
+    /// The number of the train among all trains.
     pub serial: usize,
     pub src: SocketAddr,
     pub dst: SocketAddr,
@@ -43,7 +43,7 @@ pub struct Socket {
     pub queue: VecDeque<Packet>,
 }
 
-/// As control opens them: unicast and wildcard addresses in each worker, others in one.
+/// The sockets as the daemon opens them: unicast and wildcard addresses in each worker, others in one.
 pub fn sockets(plan: &Plan) -> Vec<Socket> {
     let mut sockets = Vec::new();
     let mut listeners_each = vec![0; plan.workers];
@@ -69,7 +69,7 @@ pub fn sockets(plan: &Plan) -> Vec<Socket> {
     sockets
 }
 
-/// Puts the packet, or copies of it, into the queues. Returns how many there are.
+/// Puts the packet, or copies of it, into the queues. Returns the number of copies.
 pub fn deliver(
     world: &World,
     sockets: &mut [Socket],
@@ -84,7 +84,7 @@ pub fn deliver(
         }
         return takers.len();
     }
-    // Of the workers' sockets on one address the kernel picks one, by a hash that is none of our business.
+    // Of the workers' sockets on one address, the kernel picks one by a hash that does not matter here.
     if let Some(&taker) = takers.get(random.below(takers.len().max(1))) {
         sockets[taker].queue.push_back(packet);
         return 1;
@@ -107,8 +107,8 @@ fn takers(world: &World, sockets: &[Socket], packet: Packet) -> Vec<usize> {
         listener.address.ip().is_unspecified() && listener.address.is_ipv4() == dst.is_ipv4()
     };
     if dst.is_multicast() {
-        // With IP_MULTICAST_ALL off a wildcard gets none. IPv6 compares no interface, only whether anybody joined
-        // there.
+        // With IP_MULTICAST_ALL off, a wildcard gets none. IPv6 does not compare interfaces, but only whether any
+        // socket has joined there.
         let joined = |listener: &ListenerPlan, anywhere: bool| match &listener.role {
             Role::Group {
                 interface, sources, ..
@@ -132,7 +132,7 @@ fn takers(world: &World, sockets: &[Socket], packet: Packet) -> Vec<usize> {
     }
 }
 
-/// What the listener's socket tells about a packet: only what the plan asked for.
+/// What the listener's socket reports about a packet: only what the plan requested.
 pub fn envelope(world: &World, socket: &Socket, packet: &Packet) -> Envelope {
     let listener = &world.plan.listeners[socket.listener];
     let port = listener.address.port();
@@ -167,7 +167,7 @@ pub fn envelope(world: &World, socket: &Socket, packet: &Packet) -> Envelope {
 /// The one moment at which everything arrives: 2001-09-09T01:46:40.000001Z.
 pub const TIME_NS: u64 = 1_000_000_000_000_001_000;
 
-/// The train as it lies in a slot.
+/// The train as it is in a slot.
 pub fn train(world: &World, socket: &Socket, packet: &Packet, slot: usize) -> Train {
     Train {
         envelope: envelope(world, socket, packet),
@@ -180,7 +180,7 @@ pub fn train(world: &World, socket: &Socket, packet: &Packet, slot: usize) -> Tr
     }
 }
 
-/// Sources of all kinds: plain ones, services, our own listeners, and addresses that nobody can send from.
+/// Sources of all kinds: ordinary ones, services, the daemon's own listeners, and addresses that no host can send from.
 const SOURCES_V4: &[&str] = &[
     "10.0.0.7:4000",
     "10.0.0.7:4001",
@@ -242,7 +242,7 @@ const DESTINATIONS_V6: &[&str] = &[
     "ff05::1",
 ];
 
-/// A train of one flow or another. Often the one before goes on, as flows do.
+/// A random train. Often it continues the flow of the one before, as flows do.
 pub fn packet(random: &mut Random, serial: usize, before: Option<Packet>) -> Packet {
     let (segment, len) = size(random);
     if let Some(before) = before.filter(|_| once_in(random, 2)) {
@@ -259,7 +259,7 @@ pub fn packet(random: &mut Random, serial: usize, before: Option<Packet>) -> Pac
     } else {
         (SOURCES_V6, DESTINATIONS_V6)
     };
-    // Most come from where nothing is wrong.
+    // Most trains come from sources that may get replies.
     let few = if once_in(random, 3) { sources.len() } else { 5 };
     let port = *pick(random, &[5000, 5000, 5001]);
     Packet {
@@ -275,7 +275,7 @@ pub fn packet(random: &mut Random, serial: usize, before: Option<Packet>) -> Pac
     }
 }
 
-/// Segment and length: lone datagrams of all sizes, and trains of up to what 64 KiB hold.
+/// Segment and length: single datagrams of all sizes, and trains of up to what 64 KiB hold.
 fn size(random: &mut Random) -> (u16, u32) {
     if random.below(3) > 0 {
         let len = *pick(
@@ -294,7 +294,7 @@ fn size(random: &mut Random) -> (u16, u32) {
     );
     let whole = (65_527 / u32::from(segment)).min(150);
     let len = (1 + random.below(whole as usize) as u32) * u32::from(segment);
-    // The last one is as long as the others, or shorter.
+    // The last datagram is as long as the others, or shorter.
     let last = if once_in(random, 2) {
         random.below(usize::from(segment)) as u32
     } else {

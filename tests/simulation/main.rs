@@ -1,9 +1,9 @@
-//! Everything between the kernel and the kernel, without a kernel: random configurations go through the parser and the
-//! plan into the workers' dispatchers, random traffic is delivered to their sockets as Linux would, and after each turn
-//! accounts, verdicts, answers and forwarded datagrams are compared with a model.
+//! Everything between two system calls, without a kernel. Random configurations pass through the parser and the plan
+//! into the dispatchers of the workers. Random traffic is delivered to their sockets as Linux would. After each turn,
+//! counters, verdicts, replies and forwarded datagrams are compared with a model.
 //!
-//! A failure prints its seed: `UDISPATCH_SEED=N cargo test --test simulation` repeats it. `UDISPATCH_SEEDS=N` tries so
-//! many seeds.
+//! A failure prints its seed: `UDISPATCH_SEED=N cargo test --test simulation` repeats it. `UDISPATCH_SEEDS=N` sets the
+//! number of seeds.
 
 mod kernel;
 mod model;
@@ -35,14 +35,14 @@ use outbox::Memory;
 use seeds::{Where, seeds};
 use world::{World, once_in, pick};
 
-/// Seeds of an ordinary run: about two seconds of a debug build.
+/// Number of seeds of an ordinary run, which takes about two seconds in a debug build.
 const SEEDS: u64 = 100;
-/// Bursts of traffic in one simulation.
+/// Number of bursts of traffic in one simulation.
 const STEPS: usize = 30;
-/// Bytes that payloads are copied from.
+/// Number of bytes that payloads are copied from.
 const NOISE_BYTES: usize = 2 * SLOT_BYTES;
 
-/// Law 1, law 2 and law 3, the reply filter, the outbox and its runs, over random configurations and traffic.
+/// Laws 1, 2 and 3, the reply policy, the outbox and its runs hold for random configurations and traffic.
 #[test]
 fn dispatch_keeps_its_laws() {
     let seeds = seeds(SEEDS);
@@ -56,8 +56,8 @@ fn dispatch_keeps_its_laws() {
     }
 }
 
-/// Reasons that sessions, or the roles and limits of upstreams, lead to: the simulation of forwarding,
-/// `tests/sessions/`, comes to each of them.
+/// Drop reasons of sessions and of the roles and limits of upstreams. The simulation of forwarding, `tests/sessions/`,
+/// meets each of them.
 const ELSEWHERE: [DropReason; 9] = [
     DropReason::SessionLimit,
     DropReason::SessionShare,
@@ -70,7 +70,7 @@ const ELSEWHERE: [DropReason; 9] = [
     DropReason::RateLimit,
 ];
 
-/// What the seeds together have met: a simulation that never comes to a case proves nothing of it.
+/// The cases that the seeds together have met. A simulation that never meets a case proves nothing about it.
 #[derive(Default)]
 struct Covered {
     dropped: HashMap<DropReason, u64>,
@@ -119,7 +119,7 @@ struct Simulation {
     workers: Vec<Worker>,
     memory: Memory,
     noise: Vec<u8>,
-    /// Of each packet sent: copies delivered, and copies that counted.
+    /// For each packet sent: the copies that were delivered, and those that counted.
     copies: Vec<(Packet, usize, usize)>,
     put_in: Vec<u64>,
 }
@@ -170,7 +170,7 @@ impl Simulation {
         self.check_laws(covered);
     }
 
-    /// Some traffic arrives.
+    /// Sends some traffic.
     fn send(&mut self) {
         let mut before = None;
         for _ in 0..self.random.below(24) {
@@ -245,7 +245,7 @@ impl Simulation {
         covered.passed += expected.passed.len() as u64;
     }
 
-    /// The consumers of what is printed get on with it, more or less.
+    /// The consumers of the sinks make some progress.
     fn consume(&mut self) {
         for worker in &mut self.workers {
             for printer in worker.model.printers.iter_mut().flatten() {
@@ -255,7 +255,7 @@ impl Simulation {
         }
     }
 
-    /// Over all workers: everything that was put in is in the ledger, and every datagram counted once.
+    /// Over all workers, every datagram that was sent is in the ledger, and is counted once.
     fn check_laws(&self, covered: &mut Covered) {
         let mut sum = self.workers[0].dispatcher.snapshot();
         for worker in &self.workers[1..] {
@@ -282,7 +282,7 @@ impl Simulation {
         }
         for (packet, copies, counted) in &self.copies {
             covered.several_copies += u64::from(*copies > 1);
-            // Only IPv6 brings a group's datagram from an interface on which nobody here joined.
+            // Only IPv6 delivers a group's datagram from an interface on which no socket has joined.
             let is_foreign = packet.dst.is_ipv6() && packet.dst.ip().is_multicast();
             let is_right = *counted == 1 || *copies == 0 || (is_foreign && *counted == 0);
             assert!(is_right, "{counted} of {copies} copies counted: {packet:?}");
@@ -290,7 +290,7 @@ impl Simulation {
     }
 }
 
-/// One worker's dispatcher, built as control builds it.
+/// The dispatcher of one worker, built as the daemon builds it.
 fn build(world: &World, sockets: &[Socket], worker: usize) -> Worker {
     let routing = |socket: &Socket| {
         let planned = &world.plan.listeners[socket.listener];
@@ -342,7 +342,7 @@ fn build(world: &World, sockets: &[Socket], worker: usize) -> Worker {
     }
 }
 
-/// What handlers are built on here: sockets without sockets, consumers without threads.
+/// The environment of the handlers: sockets that are none, and consumers without threads.
 struct Bench {
     worker: u64,
     handler: usize,
@@ -372,7 +372,7 @@ impl BuildContext for Bench {
     }
 }
 
-/// One way needs no further sockets; sessions have a simulation of their own.
+/// Forwarding without sessions needs no further sockets. Sessions have a simulation of their own.
 struct NoSockets;
 
 impl SocketTable for NoSockets {

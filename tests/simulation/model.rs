@@ -1,5 +1,5 @@
-//! What one worker must do with what it receives, from the text of the rules: routes, verdicts, accounts, and
-//! everything that leaves. It shares the vocabulary with the code under test, and none of its decisions.
+//! What one worker must do with what it receives, from the text of the rules: routes, verdicts, counters, and all that
+//! is sent. It shares the vocabulary with the code under test, but none of its decisions.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -17,10 +17,10 @@ use crate::model_of_routes as routes;
 use crate::witness::{self, Seen};
 use crate::world::{Pick, Spec, World, address_of, ip, once_in};
 
-/// Buffers that a printer has, and the bytes at which one is handed on.
+/// Number of buffers of a printer, and the size in bytes at which one is handed on.
 const BUFFERS: usize = 8;
 const BUFFER_BYTES: usize = 64 << 10;
-/// What handlers may make in one turn.
+/// Largest number of bytes that handlers may make in one turn.
 const SCRATCH_BYTES: usize = 4 << 20;
 
 /// One datagram of a turn.
@@ -31,7 +31,7 @@ pub struct Piece {
     pub len: u32,
 }
 
-/// A datagram that must leave to an upstream.
+/// A datagram that must be sent to an upstream.
 #[derive(Debug, Clone)]
 pub struct Passed {
     pub handler: usize,
@@ -41,38 +41,38 @@ pub struct Passed {
     pub way: Way,
 }
 
-/// Which of the handler's sockets it takes.
+/// The socket of the handler that it is sent on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Way {
     All,
     This(usize),
     Any,
-    /// Any, but always the same one for the same words.
+    /// Any socket, but always one and the same for one text.
     SameFor(String),
 }
 
-/// An answer that must leave.
+/// A reply that must be sent.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub handler: usize,
     pub to: SocketAddr,
     pub from: SocketAddr,
-    /// The interface that it was asked on, where the way out depends on it.
+    /// The interface of the request, if the way back depends on it.
     pub interface: Option<u32>,
     pub ttl: u8,
     pub body: Body,
 }
 
-/// What is answered.
+/// The payload of a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
-    /// The request's own bytes.
+    /// The bytes of the request.
     Same { offset: u32, len: u32 },
     /// Bytes that the handler has.
     Made(Vec<u8>),
 }
 
-/// What one turn must have caused.
+/// The effects that one turn must have.
 #[derive(Debug, Default)]
 pub struct Turn {
     pub passed: Vec<Passed>,
@@ -81,7 +81,7 @@ pub struct Turn {
     scratch: usize,
 }
 
-/// The consumer behind one worker's printer, and what it must be given.
+/// The consumer of one worker's printer, and what it must get.
 pub struct Printer {
     jobs: Receiver<Job>,
     expected: VecDeque<(Vec<u8>, u64)>,
@@ -140,7 +140,7 @@ impl Printer {
         Verdict::Handled
     }
 
-    /// At a turn's end the last buffer stays, to be filled by the next turns.
+    /// At the end of a turn, the last buffer stays, to be filled by the next turns.
     fn end_turn(&mut self) {
         if self.free > 0 {
             self.hand_on();
@@ -151,7 +151,7 @@ impl Printer {
         self.expected.extend(self.current.take());
     }
 
-    /// Takes some of what waits, checks it, and at times fails.
+    /// Takes some of what waits, checks it, and sometimes fails.
     pub fn consume(&mut self, random: &mut Random) {
         for _ in 0..random.below(4) {
             match self.jobs.try_recv() {
@@ -183,7 +183,7 @@ impl Printer {
     }
 }
 
-/// One account.
+/// One row of counters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
     pub received: u64,
@@ -228,13 +228,13 @@ impl From<&Tally> for Account {
     }
 }
 
-/// One worker's model.
+/// The model of one worker.
 pub struct Model {
     worker: usize,
     listeners: Vec<Account>,
     routes: Vec<Account>,
     handlers: Vec<Account>,
-    /// By handler: whose turn it is.
+    /// For each handler, the upstream whose turn it is.
     turns: Vec<usize>,
     /// By handler.
     pub printers: Vec<Option<Printer>>,
@@ -260,7 +260,7 @@ impl Model {
         }
     }
 
-    /// What must become of one receive call's trains, each in its slot.
+    /// What must happen to the trains of one receive call, each in its slot.
     pub fn turn(
         &mut self,
         world: &World,
@@ -314,7 +314,7 @@ impl Model {
             }
         }
         for words in words {
-            // Handled by one is handled; where nobody has, the first one's reason stands.
+            // A datagram that one handler handled counts as handled. If none did, the first one's reason counts.
             let is_handled = words.contains(&Verdict::Handled);
             let verdict = if is_handled {
                 Verdict::Handled
@@ -390,7 +390,7 @@ impl Model {
             &Spec::Forward { sockets, pick, ttl } => {
                 let ttl = match ttl {
                     Some(ttl) => Some(ttl),
-                    // Where a datagram to a group begins, not where a loop ends.
+                    // A datagram to a group starts with this TTL, so it is not the end of a loop.
                     None if packet.dst.ip().is_multicast() && packet.ttl == 1 => None,
                     None if packet.ttl < 2 => return Verdict::Dropped(DropReason::TtlSpent),
                     None => Some(packet.ttl - 1),
@@ -419,7 +419,7 @@ impl Model {
         }
     }
 
-    /// Every account equal to the model's, and law 3 in every row of it.
+    /// Asserts that every counter equals that of the model, and that law 3 holds in every row.
     pub fn check(&self, ledger: &Ledger) {
         for (number, count) in ledger.listeners.iter().enumerate() {
             check_row("listener", number, &count.tally, &self.listeners[number]);
@@ -476,8 +476,8 @@ fn cut(packet: Packet, offset: u32) -> Vec<Piece> {
         .collect()
 }
 
-/// Whether the copy on this socket is the one that counts: of a broadcast, its own listener's or else the first
-/// worker's wildcard's; of a group's datagram, the one on the joined interface.
+/// Whether the copy on this socket is the one that counts. Of a broadcast, it is that of its own listener, or else that
+/// of the first worker's wildcard. Of a group's datagram, it is the one on the joined interface.
 pub fn is_claimed(world: &World, worker: usize, socket: &Socket, packet: &Packet) -> bool {
     match &world.plan.listeners[socket.listener].role {
         Role::Unicast | Role::Absent | Role::Broadcast => true,
@@ -493,7 +493,7 @@ pub fn is_claimed(world: &World, worker: usize, socket: &Socket, packet: &Packet
     }
 }
 
-/// The route of the copy on this socket, by what the packet truly is.
+/// The route of the copy on this socket, by all facts about the packet.
 pub fn route(
     world: &World,
     worker: usize,
@@ -510,7 +510,7 @@ pub fn route(
         .ok_or(DropReason::NoRoute);
     match is_claimed(world, worker, socket, packet) {
         true => found,
-        // A group's datagram on an interface that none of our listeners joined is no copy of anything.
+        // A group's datagram on an interface that no listener has joined is not a copy of another one.
         false if packet.dst.ip().is_multicast() => {
             let joined_there = world.plan.listeners.iter().any(|listener| {
                 let here = listener.address.ip() == packet.dst.ip() && listener.address.port() == packet.dst.port();
@@ -526,7 +526,7 @@ pub fn route(
     }
 }
 
-/// Whether an answer may go back, and with which TTL.
+/// Whether a reply may be sent, and with which TTL.
 fn permit(world: &World, packet: &Packet, reply_policy: &ReplyPolicy) -> Result<u8, DropReason> {
     let src = packet.src;
     let forged = match src.ip() {

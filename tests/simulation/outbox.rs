@@ -1,4 +1,4 @@
-//! Compares an outbox with what the model says must leave, and its runs with the kernel's rules for segmented sends.
+//! Compares an outbox with what the model says must be sent, and its runs with the kernel's rules for segmented sends.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,11 +13,11 @@ use udispatch::dispatch::random::Random;
 use crate::model::{Body, Passed, Turn, Way};
 use crate::world::pick;
 
-/// udp(7) and include/linux/udp.h: what one segmented send may hold.
+/// Limits of one segmented send (udp(7), include/linux/udp.h).
 const SEGMENTS: usize = 128;
 const RUN_BYTES: usize = 65_507;
 
-/// Where a handler's datagrams with the same words go, over the whole simulation and all workers.
+/// The socket that a handler's datagrams with one text use, over the whole simulation and all workers.
 pub type Memory = HashMap<(usize, String), usize>;
 
 /// The datagrams of a parcel, cut by the kernel's rule.
@@ -35,7 +35,7 @@ fn datagrams(parcel: &Parcel) -> Vec<(u32, u32)> {
     }
 }
 
-/// `sockets`: the handler of each socket.
+/// Checks an outbox. `sockets` has the handler of each socket.
 pub fn check(
     outbox: &Outbox,
     listener: LocalListener,
@@ -63,7 +63,7 @@ pub fn check(
     }
 }
 
-/// Each socket holds exactly what must leave there, in order.
+/// Each socket has exactly the datagrams that must be sent on it, in order.
 fn check_sockets(
     outbox: &Outbox,
     arena: &[u8],
@@ -71,8 +71,8 @@ fn check_sockets(
     sockets: &[usize],
     memory: &mut Memory,
 ) {
-    // A few bytes alone may by chance be the next on another socket too: where any socket may be right, those are
-    // counted.
+    // A datagram of a few bytes may by chance equal the next one on another socket. Where any socket may be right, such
+    // datagrams are only counted.
     let is_free = |passed: &&Passed| matches!(passed.way, Way::Any | Way::SameFor(_));
     let free: HashSet<usize> = turn
         .passed
@@ -170,7 +170,7 @@ fn check_sockets(
     );
 }
 
-/// The answers are exactly those that the reply filter lets pass, each from where it was asked and with its TTL.
+/// The replies are exactly those that the reply policy allows, each from the address of its request and with its TTL.
 fn check_answers(outbox: &Outbox, listener: LocalListener, arena: &[u8], turn: &Turn) {
     assert!(
         outbox.replying().iter().all(|other| *other == listener),
@@ -210,7 +210,7 @@ fn check_answers(outbox: &Outbox, listener: LocalListener, arena: &[u8], turn: &
     }
 }
 
-/// Cut into runs, everything is still there, and the kernel would cut each run into the very datagrams again.
+/// Runs contain everything, and the kernel would cut each run into the original datagrams.
 fn check_runs(outbox: &Outbox, arena: &[u8], parcels: &[Parcel], random: &mut Random) {
     let limits = SegmentLimits {
         bytes_max: *pick(random, &[0, 63, 64, 1_200, 9_000, u32::MAX, u32::MAX]),
@@ -266,7 +266,7 @@ fn check_runs(outbox: &Outbox, arena: &[u8], parcels: &[Parcel], random: &mut Ra
     }
 }
 
-/// The rules for one segmented send, and that the kernel's cut gives the datagrams back.
+/// Checks the rules for one segmented send, and that the kernel's cut restores the datagrams.
 fn check_segments(wanted: &[&[u8]], segment: usize) {
     let bytes = wanted.concat();
     assert!(
@@ -283,7 +283,7 @@ fn check_segments(wanted: &[&[u8]], segment: usize) {
     );
 }
 
-/// A run ends only where the next parcel could not have come along.
+/// A run ends only where the next parcel could not have been part of it.
 fn check_longest(together: &[Parcel], wanted: &[&[u8]], next: &Parcel, limits: SegmentLimits) {
     let sizes: Vec<usize> = datagrams(next).iter().map(|one| one.1 as usize).collect();
     let all: Vec<usize> = wanted.iter().map(|one| one.len()).chain(sizes).collect();

@@ -1,4 +1,4 @@
-//! A handler that writes down what it was given, and drops some of it for a reason that the model can foresee.
+//! A handler that records what it gets, and drops some of it for a reason that the model can predict.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use udispatch::dispatch::handler::{Batch, Context, Handler};
 use udispatch::dispatch::maglev::mix;
 use udispatch::dispatch::verdict::{DropReason, Verdict};
 
-/// What one witness was given: which one, by whom, and where the bytes lie.
+/// What one witness got: its number, its caller, and the place of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
     pub salt: u64,
@@ -20,11 +20,11 @@ pub struct Seen {
 }
 
 thread_local! {
-    /// What all witnesses of this thread were given, in order; taken away after each turn.
+    /// What all witnesses of this thread got, in order. The test removes it after each turn.
     pub static SEEN: RefCell<Vec<Seen>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What a witness says of a datagram.
+/// The verdict of a witness on a datagram.
 pub fn judge(seen: &Seen) -> Verdict {
     const REASONS: [DropReason; 2] = [DropReason::Amplification, DropReason::SinkFull];
     let hash = mix(seen.salt
@@ -70,7 +70,7 @@ pub const KIND: Kind = Kind {
     },
 };
 
-/// `whole`: it takes the batch in one piece and reports the drops alone, as a handler may.
+/// With `whole`, it takes the batch in one piece and reports only the drops, as a handler may.
 #[derive(Debug, Clone, Copy)]
 struct Witness {
     salt: u64,

@@ -1,4 +1,4 @@
-//! A host that exists nowhere, and random configurations for it.
+//! An invented host, and random configurations for it.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
@@ -38,7 +38,7 @@ const INTERFACES: [(u32, &str, &[&str], &[&str]); 3] = [
     ),
 ];
 
-/// What routes name as destinations. Ranges of equal width do not overlap: the rule does not rank those.
+/// Destinations of routes. Ranges of equal width do not overlap, because the rule does not rank those.
 const DESTINATIONS: &[&str] = &[
     "127.0.0.1:5000",
     "192.0.2.1:5000",
@@ -67,7 +67,7 @@ const DESTINATIONS: &[&str] = &[
     "[ff05::1]:5000-5001",
 ];
 
-/// Wildcards alone: then a route is fixed without looking, and a listener is told least.
+/// Only wildcards. A route is then fixed without a look-up, and a listener learns least about its datagrams.
 const WILDCARDS: &[&str] = &[
     "0.0.0.0:5000",
     "0.0.0.0:5001",
@@ -90,7 +90,7 @@ pub fn pick<'a, T>(random: &mut Random, of: &'a [T]) -> &'a T {
     &of[random.below(of.len())]
 }
 
-/// True once in so many times.
+/// Returns true once in this many times, on average.
 pub fn once_in(random: &mut Random, times: usize) -> bool {
     random.below(times) == 0
 }
@@ -99,7 +99,7 @@ pub fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// The host.
+/// The host of the simulation.
 pub fn host() -> Host {
     let interface =
         |(index, name, addresses, broadcasts): (u32, &str, &[&str], &[&str])| Interface {
@@ -141,7 +141,7 @@ pub fn host() -> Host {
     }
 }
 
-/// The first address of an interface, of a family.
+/// The first address of a family on an interface.
 pub fn address_of(interface: u32, v4: bool) -> IpAddr {
     let (_, _, addresses, _) = INTERFACES
         .into_iter()
@@ -165,7 +165,7 @@ pub enum Pick {
     Destination,
 }
 
-/// What a handler is to do, as the model knows it.
+/// What a handler is to do, in the terms of the model.
 #[derive(Debug, Clone)]
 pub enum Spec {
     Echo(ReplyPolicy),
@@ -186,14 +186,14 @@ pub enum Spec {
     },
 }
 
-/// A configuration, what it plans for the host, and what it says in the model's words.
+/// A configuration, its plan for the host, and its meaning in the terms of the model.
 pub struct World {
     pub text: String,
     pub config: Config,
     pub plan: Plan,
-    /// By handler number.
+    /// By the number of the handler.
     pub specs: Vec<Spec>,
-    /// The rows of the route table, from the configuration and not from the plan.
+    /// The rows of the route table, made from the configuration and not from the plan.
     pub rows: Vec<Match>,
     pub host: Host,
 }

@@ -1,4 +1,4 @@
-//! The process that takes over: the client's machines, and what their actions do in this world.
+//! The process that takes over: the state machines of the client, and the effects of their actions in this model.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ use crate::connection::Connection;
 use crate::covered::Covered;
 use crate::world::{Pending, Process, World, outcome};
 
-/// What the machines are told.
+/// An event for the state machines.
 #[derive(Debug)]
 pub enum Event {
     Handshake(ClientHandshakeEvent),
     Switchover(ClientSwitchoverEvent),
-    /// What came as the final counts.
+    /// The message that came in the place of the final counts.
     FinalCounts(Result<Message, TakeoverError>),
-    /// It ends by itself.
+    /// The process ended by itself.
     Ended,
 }
 
-/// SIGKILL has been sent.
+/// The effects of a SIGKILL that was sent.
 pub struct Kill {
     /// When its threads stop, if they still run.
     pub stops_at: Option<Duration>,
@@ -33,7 +33,7 @@ pub struct Kill {
     pub closes_at: Duration,
 }
 
-/// The process.
+/// The process that takes over.
 pub struct Client {
     pub process: Process,
     pub pending: Pending<Event>,
@@ -221,7 +221,7 @@ impl World {
         }
     }
 
-    /// A new connection; sometimes to a process that ends at that moment.
+    /// Opens a new connection, sometimes to a process that ends at that moment.
     fn connect(&mut self, covered: &mut Covered) -> Result<(), TakeoverError> {
         self.close_client_connection();
         if !self.server.process.is_alive {
@@ -248,14 +248,14 @@ impl World {
         }
     }
 
-    /// The process ends; the kernel closes its connection then.
+    /// The process ends, and the kernel closes its connection then.
     pub fn end_client(&mut self) {
         self.client.process.end();
         self.client.kill = None;
         self.close_client_connection();
     }
 
-    /// What follows from SIGKILL, when it is due.
+    /// Applies the effects of SIGKILL that are due.
     pub fn finish_kill(&mut self) {
         let Some(kill) = &mut self.client.kill else {
             return;

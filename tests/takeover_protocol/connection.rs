@@ -8,7 +8,7 @@ use udispatch::dispatch::random::Random;
 use udispatch::takeover::error::WireError;
 use udispatch::takeover::protocol::Message;
 
-/// What can be read from a stream.
+/// An item that can be read from a stream.
 #[derive(Debug, Clone)]
 pub enum Item {
     Message(Message),
@@ -16,7 +16,7 @@ pub enum Item {
     Error,
 }
 
-/// One direction.
+/// One direction of a connection.
 #[derive(Default)]
 pub struct Pipe {
     items: VecDeque<(Duration, Item)>,
@@ -27,7 +27,7 @@ pub struct Pipe {
     is_unread: bool,
 }
 
-/// Both directions.
+/// Both directions of a connection.
 #[derive(Default)]
 pub struct Connection {
     pub to_server: Pipe,
@@ -35,7 +35,8 @@ pub struct Connection {
 }
 
 impl Pipe {
-    /// Writes a message. It may come late, not at all, as something else, or with something else before or behind it.
+    /// Writes a message. It may come late or not at all, be replaced by another one, or have another one before or
+    /// after it.
     pub fn write(
         &mut self,
         now: Duration,
@@ -72,13 +73,13 @@ impl Pipe {
         self.items.push_back((self.last, item));
     }
 
-    /// The writer closes: the reader finds that after all that was written.
+    /// The writer closes. The reader finds that after all that was written.
     pub fn close_writer(&mut self, now: Duration) {
         self.last = self.last.max(now);
         self.end.get_or_insert(self.last);
     }
 
-    /// The reader closes: nothing more can be written.
+    /// The reader closes, so nothing more can be written.
     pub fn close_reader(&mut self) {
         self.is_unread = true;
         self.items.clear();
@@ -89,7 +90,7 @@ impl Pipe {
         self.is_unread
     }
 
-    /// When the end is found.
+    /// When the reader finds the end.
     pub fn end(&self) -> Option<Duration> {
         self.end
     }
@@ -99,7 +100,7 @@ impl Pipe {
         self.items.front().map(|(at, _)| *at).or(self.end)
     }
 
-    /// Reads what has come by now, if anything has.
+    /// Reads what has arrived by now, if anything has.
     pub fn read(&mut self, now: Duration) -> Option<Result<Message, WireError>> {
         match self.items.front() {
             Some((at, _)) if *at > now => None,
@@ -116,8 +117,8 @@ impl Pipe {
     }
 }
 
-/// Another message than this. `Released` and `Started` are never made up: a process that lies about them is not
-/// defended against.
+/// Another message than this one. `Released` and `Started` are never made up: the protocol does not defend against a
+/// process that lies about them.
 fn other(message: &Message, random: &mut Random) -> Item {
     let reason = "made up".to_owned();
     let messages = [

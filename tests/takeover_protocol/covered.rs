@@ -1,4 +1,4 @@
-//! What the seeds together have met: a simulation that never comes to a case proves nothing of it.
+//! The cases that the seeds together have met. A simulation that never meets a case proves nothing about it.
 
 use std::collections::BTreeMap;
 

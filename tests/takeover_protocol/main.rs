@@ -1,9 +1,9 @@
-//! The protocol of takeovers without processes and sockets: the state machines of a server and of a client talk through
-//! a modelled connection, while processes are killed or stopped, messages are late, lost or garbled, and system calls
-//! fail. After each event it is checked who serves and who has the sockets (`world.rs`).
+//! The protocol of takeovers without processes and sockets. The state machines of a server and of a client use a
+//! modelled connection. Meanwhile processes are killed or stopped, messages are late, lost or garbled, and system calls
+//! fail. After each event, the test checks which process serves and which has the sockets (`world.rs`).
 //!
-//! A failure prints its seed and what happened: `UDISPATCH_SEED=N cargo test --test takeover_protocol` repeats it.
-//! `UDISPATCH_SEEDS=N` tries so many seeds.
+//! A failure prints its seed and the events: `UDISPATCH_SEED=N cargo test --test takeover_protocol` repeats it.
+//! `UDISPATCH_SEEDS=N` sets the number of seeds.
 
 mod client;
 mod connection;
@@ -26,11 +26,11 @@ use covered::Covered;
 use seeds::seeds;
 use world::World;
 
-/// Seeds of an ordinary run: about two seconds of a debug build.
+/// Number of seeds of an ordinary run, which takes about two seconds in a debug build.
 const SEEDS: u64 = 20_000;
 
-/// Never two processes serve, never none for longer than the bound, and the sockets are never closed by both, whatever
-/// happens.
+/// Two processes never serve at once. The time without a process that serves is bounded, and the sockets are never
+/// closed by both, whatever happens.
 #[test]
 fn one_process_serves() {
     let seeds = seeds(SEEDS);
@@ -43,7 +43,7 @@ fn one_process_serves() {
     }
 }
 
-/// A client whose connection another takeover is ahead of is refused at once, and nothing else happens.
+/// A client that connects during another takeover is refused at once, and nothing else happens.
 #[test]
 fn one_takeover_at_a_time() {
     let peer = Peer { pid: 2, user: 0 };
@@ -55,8 +55,8 @@ fn one_takeover_at_a_time() {
     );
 }
 
-/// The service manager knows the new main process before the old one closes anything, and the sockets are closed before
-/// the final counts are sent, which include what was read from them.
+/// The service manager is notified of the new main process before the old one closes anything. The sockets are closed
+/// before the final counts are sent, which include what was read from them.
 #[test]
 fn the_order_after_started() {
     use ServerSwitchoverAction as Action;
@@ -103,8 +103,8 @@ fn the_order_after_started() {
     assert!(switchover.is_taken_over(), "the client serves all the same");
 }
 
-/// A driver that reports something else than was asked for has a defect. Workers that are parked serve again even so,
-/// and a client that may serve is ended first.
+/// A driver that reports another outcome than that of the action has a defect. Parked workers then serve again, and a
+/// client that may serve is killed first.
 #[test]
 fn events_out_of_place() {
     use ServerSwitchoverAction as Action;

@@ -1,4 +1,4 @@
-//! The process that serves at first: the server's machines, and what their actions do in this world.
+//! The process that serves at first: the state machines of the server, and the effects of their actions in this model.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::world::{PARK_MAX, Pending, Process, World, outcome};
 const CLIENT: Peer = Peer { pid: 2, user: 1000 };
 const USER: u32 = 1000;
 
-/// What the machines are told.
+/// An event for the state machines.
 #[derive(Debug)]
 pub enum Event {
     Handshake(ServerHandshakeEvent),
@@ -30,14 +30,14 @@ enum Action {
     Switchover(ServerSwitchoverAction),
 }
 
-/// Since when nobody serves.
+/// The time since which no process serves.
 pub struct Gap {
     pub begun: Duration,
     /// For how long the server had been stopped before.
     pub stopped: Duration,
 }
 
-/// The process.
+/// The process that serves at first.
 pub struct Server {
     pub process: Process,
     pub pending: Pending<Event>,
@@ -76,8 +76,8 @@ impl Server {
         }
     }
 
-    /// The bound that is stated: to send the state, to start, and to end the client, each in its time, and what parking
-    /// takes.
+    /// The documented bound: the limits for sending the state, for the start and for the end of the client, and the
+    /// time that parking takes.
     pub fn gap_max(&self) -> Duration {
         let each = Duration::from_secs(1) + Duration::from_micros(100 * self.sessions);
         2 * each.min(Duration::from_secs(10)) + Duration::from_secs(1) + PARK_MAX
@@ -131,7 +131,7 @@ impl World {
         let now = self.instant();
         match event {
             Event::Handshake(event) => {
-                // What was sent may have been read, and used.
+                // A message that was sent may have been read, and used.
                 if matches!(event, ServerHandshakeEvent::Sent(_)) {
                     self.server.is_restored = false;
                 }
@@ -164,7 +164,7 @@ impl World {
         }
     }
 
-    /// No action is left: the connection is closed, and a process that was taken over ends.
+    /// No action is left. The connection is closed, and a process that was taken over ends.
     fn hang_up(&mut self) {
         if let Some(connection) = self.server.connection.take() {
             let pipes = &mut self.connections[connection];
@@ -177,7 +177,7 @@ impl World {
         }
     }
 
-    /// The process ends by somebody else's will.
+    /// Another process ends this one.
     pub fn end_server(&mut self) {
         self.server.process.end();
         self.hang_up();
@@ -298,7 +298,7 @@ impl World {
         }
     }
 
-    /// The actions that have no outcome.
+    /// Performs the actions that have no outcome.
     fn switch_over_at_once(&mut self, action: ServerSwitchoverAction, covered: &mut Covered) {
         use ServerSwitchoverAction as Action;
         let server = &mut self.server;
@@ -329,8 +329,7 @@ impl World {
         }
     }
 
-    /// SIGKILL: it stops the client within milliseconds, but its files may be closed much later. It may not be
-    /// permitted.
+    /// SIGKILL stops the client within milliseconds, but its files may be closed much later. It may not be permitted.
     fn kill_client(&mut self, deadline: Duration, covered: &mut Covered) -> Pending<Event> {
         let wrap = |killed| Event::Switchover(ServerSwitchoverEvent::Killed(killed));
         if self.client.process.is_alive && self.fails_once_in(8) {

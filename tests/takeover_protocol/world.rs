@@ -1,5 +1,5 @@
-//! Two processes, their connections, and a clock. Whatever is due first happens first; in between, one of the processes
-//! may be killed, or stopped for a while.
+//! Two processes, their connections, and a clock. Events happen in the order of their times. In between, one of the
+//! processes may be killed, or stopped for some time.
 
 use std::time::{Duration, Instant};
 
@@ -13,17 +13,17 @@ use crate::covered::Covered;
 use crate::seeds::Where;
 use crate::server::Server;
 
-/// Longest time that parking takes in this world.
+/// Longest time that parking takes in this model.
 pub const PARK_MAX: Duration = Duration::from_millis(50);
-/// Events of one takeover; it has always ended before.
+/// Largest number of events of one takeover. It has always ended before.
 const STEPS_MAX: usize = 400;
 
 /// What a process waits for.
 pub enum Pending<E> {
     Nothing,
-    /// Something that it does by itself, and its outcome.
+    /// An action of its own, and its outcome.
     Work(Duration, E),
-    /// A message is being written until then; it arrives, or the call fails.
+    /// A message is being written until then. It arrives, or the call fails.
     Write(
         Duration,
         Message,
@@ -36,14 +36,14 @@ pub enum Pending<E> {
     End(Duration, fn(Result<(), String>) -> E),
 }
 
-/// A process.
+/// The state of a process.
 #[derive(Default)]
 pub struct Process {
     pub is_alive: bool,
     pub is_serving: bool,
-    /// It does nothing before.
+    /// The process does nothing before this time.
     pub stopped_until: Duration,
-    /// For how long it has been stopped altogether.
+    /// The sum of the times for which it has been stopped.
     pub stopped: Duration,
 }
 
@@ -64,15 +64,15 @@ impl Process {
 /// The processes, their connections and the clock.
 pub struct World {
     pub random: Random,
-    /// Time since it began.
+    /// Time since the beginning.
     pub now: Duration,
     base: Instant,
     pub connections: Vec<Connection>,
     pub server: Server,
     pub client: Client,
-    /// Whether anything goes wrong in it.
+    /// Whether anything fails in this run.
     pub is_hostile: bool,
-    /// How many processes may still be killed or stopped.
+    /// Number of times that processes may still be killed or stopped.
     faults: usize,
     place: Where,
 }
@@ -100,7 +100,7 @@ impl World {
         }
     }
 
-    /// One takeover from its beginning to its end.
+    /// Runs one takeover from its beginning to its end.
     pub fn run(mut self, covered: &mut Covered) {
         self.begin_client(covered);
         for step in 0..STEPS_MAX {
@@ -123,7 +123,7 @@ impl World {
         panic!("it does not end");
     }
 
-    /// When the next thing happens.
+    /// When the next event happens.
     fn next(&self) -> Option<Duration> {
         let to_server = self.pipe(self.server.connection, |connection| &connection.to_server);
         let to_client = self.pipe(self.client.connection, |connection| &connection.to_client);
@@ -146,7 +146,7 @@ impl World {
         connection.map(|connection| pipe(&self.connections[connection]))
     }
 
-    /// A process is killed, or stopped for a while.
+    /// A process is killed, or stopped for some time.
     fn fault(&mut self) {
         let is_server = self.once_in(2);
         let is_kill = self.once_in(3);
@@ -172,7 +172,7 @@ impl World {
         }
     }
 
-    /// What holds after every event.
+    /// The conditions that hold after every event.
     fn check(&self) {
         let (server, client) = (&self.server, &self.client);
         assert!(
@@ -203,7 +203,7 @@ impl World {
         );
     }
 
-    /// What holds when nothing happens any more.
+    /// The conditions that hold when nothing happens any more.
     fn check_end(&self) {
         let (server, client) = (&self.server, &self.client);
         if server.is_taken_over {
@@ -241,12 +241,12 @@ impl World {
         }
     }
 
-    /// The machines' time.
+    /// The time in the form that the state machines take.
     pub fn instant(&self) -> Instant {
         self.base + self.now
     }
 
-    /// A deadline in this world's time.
+    /// A deadline in the time of this model.
     pub fn time_of(&self, deadline: Instant) -> Duration {
         deadline - self.base
     }
@@ -255,7 +255,7 @@ impl World {
         self.random.below(count) == 0
     }
 
-    /// Whether something goes wrong now, once in so many times.
+    /// Whether something fails now, once in this many times.
     pub fn fails_once_in(&mut self, count: usize) -> bool {
         self.is_hostile && self.once_in(count)
     }
@@ -264,13 +264,13 @@ impl World {
         Duration::from_micros(self.random.below(1_000 * most) as u64)
     }
 
-    /// A line for the report of a failure.
+    /// Adds a line to the report of a failure.
     pub fn tell(&mut self, line: String) {
         let now = self.now;
         self.place.text.push_str(&format!("{now:?} {line}\n"));
     }
 
-    /// Begins to write a message: it takes a moment, or does not succeed by the deadline.
+    /// Begins to write a message, which takes a moment, or does not succeed by the deadline.
     pub fn write<E>(
         &mut self,
         message: Message,
@@ -306,7 +306,7 @@ fn first(deadline: Duration, other: Option<Duration>) -> Duration {
     other.map_or(deadline, |other| deadline.min(other))
 }
 
-/// The outcome of what was waited for, if that is due.
+/// The outcome of what a process waits for, if that is due.
 pub fn outcome<E>(
     now: Duration,
     process: &Process,
@@ -334,7 +334,7 @@ pub fn outcome<E>(
             })
         }
         Pending::Read(deadline, wrap) => {
-            // A process that was stopped past the deadline may find the message or the time first.
+            // A process that was stopped past the deadline may notice the message or the timeout first.
             let is_late = now >= deadline && random.below(2) == 0;
             let read = inbound.filter(|_| !is_late).and_then(|pipe| pipe.read(now));
             wrap(read.unwrap_or(Err(WireError::TimedOut)))

@@ -1,5 +1,5 @@
-//! What one worker's forwarder must do, from the text of the rules: sessions, sockets, picks, verdicts and accounts.
-//! Naive on purpose, and it shares nothing with the code under test but the names of the reasons.
+//! What the forwarder of one worker must do, from the text of the rules: sessions, sockets, picks, verdicts and
+//! counters. It is naive on purpose, and shares only the names of the drop reasons with the code under test.
 
 mod picks;
 mod ports;
@@ -20,7 +20,7 @@ pub use self::ports::Step;
 pub use self::replies::{Flight, Pass};
 use crate::scenario::{Replies, Spec};
 
-/// Whom a session belongs to.
+/// The key of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key {
     pub client: SocketAddr,
@@ -28,24 +28,24 @@ pub struct Key {
     pub route: usize,
 }
 
-/// A session's way to one upstream.
+/// A session's connection to one upstream.
 #[derive(Debug, Clone, Copy)]
 pub struct Leg {
     pub place: usize,
     pub socket: u32,
-    /// Datagrams that went there, and that came back.
+    /// Datagrams that were sent there, and that came back.
     pub asked: u64,
     pub answered: u64,
 }
 
 #[derive(Debug, Clone)]
 pub struct Session {
-    /// Which of all sessions it is.
+    /// The number of the session among all sessions.
     pub number: u64,
     pub key: Key,
     listener: usize,
     interface: u32,
-    /// Of the last request, less one.
+    /// The TTL of the last request, less one.
     ttl: Option<u8>,
     pub seen: u64,
     requests: u64,
@@ -54,11 +54,11 @@ pub struct Session {
     pub is_assured: bool,
     is_bound: bool,
     pub legs: Vec<Leg>,
-    /// By shadow: answers that the other side has not given yet, and whether they are the shadow's.
+    /// For each shadow, the replies that have no counterpart yet, and whether they are those of the shadow.
     unmatched: BTreeMap<usize, (bool, Vec<Vec<u8>>)>,
 }
 
-/// A train on its way in.
+/// A train that arrives.
 #[derive(Debug, Clone)]
 pub struct Train {
     pub src: SocketAddr,
@@ -66,27 +66,27 @@ pub struct Train {
     pub local: SocketAddr,
     pub interface: u32,
     pub ttl: u8,
-    /// Each begins with its own number.
+    /// Each payload begins with its own number.
     pub payloads: Vec<Vec<u8>>,
 }
 
-/// The number that a payload begins with.
+/// The number with which a payload begins.
 pub fn number_of(payload: &[u8]) -> u64 {
     u64::from_be_bytes(payload[..8].try_into().expect("8 bytes"))
 }
 
-/// What the workers of one forwarder have in common.
+/// The state that the workers of one forwarder share.
 #[derive(Default)]
 pub struct Shared {
     pub homes: Homes,
-    /// Sessions of each prefix.
+    /// Number of sessions of each prefix.
     pub held: HashMap<Prefix, usize>,
-    /// By place: what may pass at once, and when that was so.
+    /// The token bucket of each upstream: the tokens, and the time at which there were as many.
     buckets: HashMap<usize, (f64, u64)>,
     sessions: u64,
 }
 
-/// The network that a client's share is counted for: /24 or /56.
+/// The network by which the share of a client is counted: /24 or /56.
 pub type Prefix = (bool, Vec<u8>);
 
 pub fn prefix(ip: IpAddr) -> Prefix {
@@ -96,7 +96,7 @@ pub fn prefix(ip: IpAddr) -> Prefix {
     }
 }
 
-/// One account.
+/// One row of counters.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Account {
     received: u64,
@@ -115,8 +115,8 @@ impl Account {
         *self.dropped.entry(reason).or_default() += datagrams as u64;
     }
 
-    /// Of several upstreams that could not be reached the model does not see which one was picked, and so not which of
-    /// the two reasons was its: they are taken together.
+    /// If several upstreams could not be reached, the model does not see which one was picked, and so not which of the
+    /// two reasons applies. Both are taken together.
     fn without_places(&self) -> Account {
         let mut dropped = self.dropped.clone();
         let nowhere = dropped.remove(&DropReason::NoUpstream).unwrap_or(0);
@@ -148,7 +148,7 @@ impl Account {
     }
 }
 
-/// How sessions begin and end.
+/// Counts of sessions, by their beginnings and ends.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Ends {
     pub opened: u64,
@@ -169,30 +169,30 @@ enum Cause {
     Broken,
 }
 
-/// One worker's part of one forwarder.
+/// The part of one forwarder in one worker.
 pub struct Talker {
     pub handler: usize,
     pub spec: Spec,
-    /// In the order in which they began.
+    /// The sessions, in the order in which they began.
     pub sessions: Vec<Session>,
     picks: Picks,
     passive_health: Option<Vec<PassiveHealth>>,
     ports: Ports,
-    /// By place.
+    /// By upstream.
     pub one_way: Vec<u32>,
     tally: Account,
     replies: Account,
     pub ends: Ends,
-    /// By place: answers, and requests not sent for the sample or the rate.
+    /// For each upstream: replies, and requests that were not sent because of the sample or the rate.
     answers: Vec<u64>,
     skipped: Vec<u64>,
-    /// By place: the shadow's answers that were the same, others, and those that never came.
+    /// For each shadow: replies that were equal, different and missing.
     compared: Vec<[u64; 3]>,
-    /// By place: datagrams that a sample was taken of, and how many it took.
+    /// For each upstream: datagrams that a sample was taken of, and the number that it took.
     sampled: Vec<(u64, u64)>,
-    /// Some of several sessions have ended since then, and it cannot be seen which.
+    /// Some of several sessions have ended since this time, and it is unclear which.
     unclear_since: Option<u64>,
-    /// Sockets that were closed meanwhile.
+    /// Sockets that were closed since then.
     unclear_closed: Vec<u32>,
 }
 
@@ -221,12 +221,12 @@ impl Talker {
         }
     }
 
-    /// All sockets that are open for it.
+    /// All sockets that are open for the forwarder.
     pub fn sockets(&self) -> impl Iterator<Item = u32> {
         self.ports.sockets.keys().chain(&self.one_way).copied()
     }
 
-    /// Whether it cannot be told which sessions have ended.
+    /// Whether it is unclear which sessions have ended.
     pub fn is_unclear(&self) -> bool {
         self.unclear_since.is_some()
     }
@@ -241,7 +241,7 @@ impl Talker {
         self.spec.receivers[place].shadow
     }
 
-    /// Tells the passive health of an upstream, if there is one, and believes it.
+    /// Updates the passive health of an upstream, if it has one, and adopts its result.
     fn update_health(
         &mut self,
         place: usize,
@@ -259,7 +259,7 @@ impl Talker {
         }
     }
 
-    /// How many sessions each upstream has.
+    /// The number of sessions of each upstream.
     fn loads(&self) -> Vec<u64> {
         let legs: Vec<usize> = self
             .sessions
@@ -271,7 +271,7 @@ impl Talker {
             .collect()
     }
 
-    /// Ends a session, at some moment of this span.
+    /// Ends a session at some moment of this span.
     fn end(
         &mut self,
         at: usize,
@@ -312,7 +312,7 @@ impl Talker {
         } += 1;
     }
 
-    /// Every account equal to the model's.
+    /// Asserts that every counter equals that of the model.
     pub fn check(&self, found: &HandlerCount, upstreams: &[UpstreamCount]) {
         let name = format!("handler {}", self.handler);
         self.tally.check(&name, &found.tally);

@@ -1,10 +1,10 @@
-//! Who may be picked, who must be, and who is thought alive: by the rules, naively.
+//! The upstreams that may be picked, those that must be, and those that are considered alive, by the rules, naively.
 
 use std::collections::HashMap;
 
 use crate::scenario::{Pick, SECOND, Spec};
 
-/// What is known of an upstream in one worker.
+/// The state of an upstream in one worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member {
     pub weight: u64,
@@ -15,16 +15,16 @@ pub struct Member {
     pub alive: bool,
 }
 
-/// By key: among which upstreams it was picked for, and whom it got. The same for all workers.
+/// For each key, the upstreams among which one was picked, and the one that it got. This is shared by all workers.
 #[derive(Default)]
 pub struct Homes(HashMap<String, Vec<(Vec<usize>, usize)>>);
 
-/// One worker's view of its forwarder's upstreams.
+/// The upstreams of a forwarder, as one worker sees them.
 pub struct Picks {
     pick: Pick,
     fail_open: bool,
     pub members: Vec<Member>,
-    /// Who was picked since the last change, as far as that could be seen without a gap.
+    /// The picks since the last change, as far as they could be seen without a gap.
     recent: Vec<usize>,
 }
 
@@ -55,8 +55,8 @@ impl Picks {
         }
     }
 
-    /// Those that a new choice may fall on: who is alive and no backup, else backups that are alive, else, if that is
-    /// wanted, all; never who drains, has no address, or is a shadow.
+    /// The candidates for a new pick: upstreams that are alive and no backups, otherwise backups that are alive,
+    /// otherwise, if the file says so, all. An upstream that drains, has no address, or is a shadow is never one.
     pub fn fit(&self) -> Vec<usize> {
         let usable: Vec<usize> = (0..self.members.len())
             .filter(|place| {
@@ -82,17 +82,18 @@ impl Picks {
         }
     }
 
-    /// Whether it gets what all get, or copies.
+    /// Whether the upstream gets copies, or what all upstreams get.
     pub fn gets_copies(&self, place: usize) -> bool {
         self.members[place].resolved && !self.members[place].drain
     }
 
-    /// A choice was made that could not be seen.
+    /// Notes that a pick was made that could not be seen.
     pub fn unseen(&mut self) {
         self.recent.clear();
     }
 
-    /// This one was picked. `sessions` are those that each had before. Whether a key had to leave its home.
+    /// Notes a pick. `sessions` are those that each upstream had before. Returns whether a key had to change its
+    /// upstream.
     pub fn seen(&mut self, place: usize, key: &str, sessions: &[u64], homes: &mut Homes) -> bool {
         let fit = self.fit();
         assert!(
@@ -122,7 +123,7 @@ impl Picks {
         false
     }
 
-    /// In each full turn everybody stands as often as the weight says.
+    /// In each full turn, each upstream occurs as often as its weight says.
     fn turn(&mut self, place: usize, fit: &[usize]) {
         self.recent.push(place);
         let weight = |place: &usize| self.members[*place].weight;
@@ -173,12 +174,12 @@ impl Homes {
     }
 }
 
-/// Whether an upstream lives, told from what comes back.
+/// The passive health of an upstream, judged by what comes back.
 #[derive(Debug, Clone, Default)]
 pub struct PassiveHealth {
-    /// Refusals since the last answer; counted anew when the first of them is 10 s ago.
+    /// Refusals since the last reply. They are counted anew when the first of them is 10 s old.
     refusals: Vec<u64>,
-    /// Requests since the last answer.
+    /// Requests since the last reply.
     unanswered: Vec<u64>,
     has_answered: bool,
     dead_until: Option<u64>,
@@ -189,7 +190,7 @@ impl PassiveHealth {
         self.dead_until.is_none()
     }
 
-    /// 20 requests and 5 s without an answer, where there were answers once.
+    /// An upstream that had replied before is dead after 20 requests and 5 s without a reply.
     pub fn asked(&mut self, datagrams: usize, now: u64) {
         self.unanswered.extend(std::iter::repeat_n(now, datagrams));
         if self.has_answered
@@ -207,7 +208,7 @@ impl PassiveHealth {
         };
     }
 
-    /// Three refusals in 10 s; after a pause of 5 s one is enough.
+    /// An upstream is dead after three refusals in 10 s. After a pause of 5 s, one is enough.
     pub fn refused(&mut self, now: u64) {
         if self
             .refusals

@@ -1,4 +1,4 @@
-//! Which sockets are leased, which rest and for how long, and what a session may be given.
+//! Sockets that are leased, sockets in quarantine and for how long, and the sockets that a session may get.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,29 +17,30 @@ const QUARANTINE_OUTSTANDING: u64 = 10 * SECOND;
 const RETRY: u64 = SECOND;
 /// Time after an attempt that failed for lack of a route to the upstream, in which no other attempt is made.
 const RETRY_WAY: u64 = 100 * MS;
-/// Free for so long: closed.
+/// Time after which a free socket is closed.
 const IDLE_MAX: u64 = 30 * SECOND;
-/// At most so much later: one that rests longer than one released after it may stand behind that one for as long as a
-/// socket rests; a look comes once a second, for both; and a look closes 256, more than there are here.
+/// Longest delay of that. A socket with a long quarantine may be in the queue before one that was released later, for
+/// as long as a quarantine lasts. The check comes once a second, for both, and closes up to 256 sockets, which is more
+/// than there are here.
 const IDLE_MAX_LATE: u64 = QUARANTINE_OUTSTANDING + 2 * SECOND;
 
-/// A socket, the place of its upstream, and the TTL that a datagram leaves with there.
+/// A socket, the index of its upstream, and the TTL of a datagram that is sent there.
 pub type Way = (u32, usize, Option<u8>);
 
-/// What one turn of a worker did, as it was seen from outside; the model takes away what it can explain.
+/// What one turn of a worker did, as seen from outside. The model removes what it can explain.
 #[derive(Default)]
 pub struct Step {
     pub now: u64,
     pub worker: usize,
-    /// By handler and datagram: the sockets that it leaves on, each with the place of its upstream, and the TTL.
+    /// For each handler and datagram: the sockets that it is sent on, each with the index of its upstream, and the TTL.
     pub out: HashMap<(usize, u64), Vec<Way>>,
-    /// Sockets opened in this turn: whose, and the place of the upstream.
+    /// Sockets that were opened in this turn: the handler, and the index of the upstream.
     pub fresh: HashMap<u32, (usize, usize)>,
-    /// Openings that failed, by handler and place.
+    /// Attempts to open a socket that failed, by handler and upstream.
     pub failed: HashMap<(usize, usize), DropReason>,
-    /// Sockets closed in this turn, with their handlers.
+    /// Sockets that were closed in this turn, with their handlers.
     pub closed: HashMap<u32, usize>,
-    /// What was met, for the sum over all seeds.
+    /// The cases that were met, for the sum over all seeds.
     pub met: Vec<&'static str>,
 }
 
@@ -50,15 +51,15 @@ pub struct Held {
     generation: u64,
 }
 
-/// A socket that nobody has.
+/// A socket that no session has.
 #[derive(Debug, Clone, Copy)]
 pub struct Free {
     pub socket: u32,
     place: usize,
-    /// When the session's last datagram passed.
+    /// The time of the session's last datagram.
     seen: u64,
     outstanding: bool,
-    /// It was released in this span of time.
+    /// The span in which it was released.
     released: (u64, u64),
 }
 
@@ -72,7 +73,7 @@ impl Free {
     }
 }
 
-/// Of a socket that a session gave back: what was promised.
+/// What was promised to a session that released a socket.
 #[derive(Debug, Clone, Copy)]
 pub struct Promise {
     seen: u64,
@@ -80,17 +81,17 @@ pub struct Promise {
     released: u64,
 }
 
-/// One worker's sockets of one forwarder.
+/// The sockets of one forwarder in one worker.
 #[derive(Default)]
 pub struct Ports {
-    /// All that are open.
+    /// All open sockets.
     pub sockets: HashMap<u32, Held>,
     free: Vec<Free>,
-    /// Sockets that were leased before they had left quarantine in full, for want of others.
+    /// Sockets that were leased before the end of their quarantine, because there were no others.
     hurried: HashSet<u32>,
-    /// By place.
+    /// By upstream.
     shut_until: Vec<u64>,
-    /// Why opening failed last.
+    /// Why the last attempt to open a socket failed.
     why: Vec<DropReason>,
     generation: Vec<u64>,
     /// By session and socket.
@@ -108,7 +109,7 @@ impl Ports {
         }
     }
 
-    /// Whether one is free that has left quarantine for certain, whatever order they are kept in.
+    /// Whether a free socket is certainly out of quarantine, in whatever order they are kept.
     fn is_any_rested(&self, place: usize, now: u64) -> bool {
         self.free.iter().any(|free| {
             let is_reusable = free.seen + free.quarantine() <= free.released.0
@@ -180,7 +181,7 @@ impl Talker {
         }
     }
 
-    /// Why no socket could be opened there, when that was last tried.
+    /// Why the last attempt to open a socket to this upstream failed.
     pub fn why_failed(&self, place: usize, step: &Step) -> DropReason {
         step.failed
             .get(&(self.handler, place))
@@ -188,7 +189,7 @@ impl Talker {
             .unwrap_or(self.ports.why[place])
     }
 
-    /// A session got no socket to this upstream: there was none, and none could be opened. The reason.
+    /// A session got no socket to this upstream, because there was none and none could be opened. Returns the reason.
     pub fn lease_failed(&self, place: usize, step: &Step) -> DropReason {
         assert!(!self.spec.is_sticky(), "there is always a socket");
         assert!(
@@ -199,7 +200,7 @@ impl Talker {
         self.why_failed(place, step)
     }
 
-    /// Whether leasing a socket to this upstream had to fail.
+    /// Whether an attempt to lease a socket to this upstream may have failed.
     pub fn may_have_failed(&self, place: usize, step: &Step) -> bool {
         let now = step.now;
         let is_short =
@@ -210,7 +211,7 @@ impl Talker {
         is_short && !self.ports.is_any_rested(place, now) && !self.ports.free.iter().any(may_hurry)
     }
 
-    /// A session gives a socket back, at some moment of this span.
+    /// A session releases a socket at some moment of this span.
     pub fn release(
         &mut self,
         session: u64,
@@ -246,7 +247,7 @@ impl Talker {
         });
     }
 
-    /// Sockets to where an upstream was are no good.
+    /// The free sockets to an upstream that has moved must be closed.
     pub fn forget_free(&mut self, place: usize, step: &mut Step) {
         self.ports.generation[place] += 1;
         let (gone, rest): (Vec<Free>, Vec<Free>) =
@@ -267,8 +268,8 @@ impl Talker {
         self.ports.sockets.remove(&socket);
     }
 
-    /// What else was closed had been free for long; and what has been free for too long was closed. `is_punctual`: it
-    /// is called when it wants to be.
+    /// All other closed sockets had been free for long enough, and all sockets that were free for too long were closed.
+    /// `is_punctual` says that timers are called in time.
     pub fn check_spares(&mut self, is_punctual: bool, step: &mut Step) {
         let Step {
             now, closed, met, ..
@@ -290,7 +291,7 @@ impl Talker {
         });
     }
 
-    /// An answer to one session's request reached another client: no earlier than promised.
+    /// A reply to one session's request reached another client, which must not happen earlier than promised.
     pub fn check_stray(&self, asker: u64, socket: u32, step: &mut Step) {
         let now = step.now;
         let promise = self
@@ -319,7 +320,7 @@ impl Talker {
         );
     }
 
-    /// The turn is over: nothing is left that nobody can explain, and no socket that nobody has.
+    /// The turn has ended: nothing is left unexplained, and each socket belongs to a session or is free.
     pub fn finish(&mut self, step: &Step) {
         for ((handler, place), reason) in &step.failed {
             if *handler == self.handler {

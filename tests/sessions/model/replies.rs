@@ -1,4 +1,4 @@
-//! What becomes of an upstream's answers, of bad news, and of changes.
+//! What happens to the replies of upstreams, to errors, and to changes of upstreams.
 
 use std::net::SocketAddr;
 
@@ -7,22 +7,22 @@ use udispatch::dispatch::verdict::DropReason;
 use super::{Cause, Key, Shared, Step, Talker};
 use crate::scenario::{Pick, Replies};
 
-/// An answer on its way.
+/// A reply on its way.
 #[derive(Debug, Clone)]
 pub struct Flight {
-    /// When it arrives at our socket.
+    /// The time at which it arrives at the socket.
     pub at: u64,
     pub worker: usize,
     pub socket: u32,
-    /// The socket's, so that what a closed socket would have got is told apart.
+    /// The incarnation of the socket, so that replies to a closed socket are told apart.
     pub incarnation: u64,
     pub payload: Vec<u8>,
-    /// The session that asked, and whose it was.
+    /// The session that sent the request, and its key.
     pub asker: u64,
     pub key: Key,
 }
 
-/// What must go back to a client.
+/// A datagram that must be sent back to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pass {
     pub listener: usize,
@@ -33,11 +33,11 @@ pub struct Pass {
     pub payload: Vec<u8>,
 }
 
-/// Answers that one side may be ahead of the other in a comparison.
+/// Largest number of replies by which one side may be ahead of the other in a comparison.
 const AHEAD_MAX: usize = 16;
 
 impl Talker {
-    /// The session that has a socket, and the place of the leg.
+    /// The session that has a socket, and the index of its connection.
     pub fn holder(&self, socket: u32) -> Option<(usize, usize)> {
         if self.spec.is_sticky() {
             return None;
@@ -51,7 +51,7 @@ impl Talker {
         (0..self.sessions.len()).find_map(|at| Some((at, leg_of(at)?)))
     }
 
-    /// A train of answers on a socket.
+    /// A train of replies on a socket.
     pub fn reply(
         &mut self,
         socket: u32,
@@ -127,8 +127,8 @@ impl Talker {
         passed
     }
 
-    /// Each request that went out has so many answers, of each upstream that it went to; where the first one's are
-    /// enough, the client has so many.
+    /// Whether each request that was sent has all its replies, from each upstream that it was sent to. If the first
+    /// one's are enough, the client has them.
     fn is_complete(&self, at: usize) -> bool {
         let Some(each) = self.spec.replies_max else {
             return false;
@@ -162,13 +162,13 @@ impl Talker {
         }) += 1;
     }
 
-    /// Word came back that nobody is there.
+    /// A refusal came back: the port is closed.
     pub fn refused(&mut self, place: usize, step: &mut Step) {
         let now = step.now;
         self.update_health(place, |health| health.refused(now), step);
     }
 
-    /// Nothing can be sent on a socket any more.
+    /// A socket can no longer send.
     pub fn broken(&mut self, socket: u32, shared: &mut Shared, step: &mut Step) {
         if let Some((at, _)) = self.holder(socket) {
             self.end(
@@ -190,7 +190,7 @@ impl Talker {
         self.picks.change(place, |member| member.drain = drain);
     }
 
-    /// It is elsewhere now; nothing is known of it there.
+    /// The upstream has another address. Nothing is known about it there.
     pub fn moved(&mut self, place: usize, step: &mut Step) {
         self.picks.change(place, |member| member.resolved = true);
         if let Some(passive_health) = &mut self.passive_health {

@@ -1,4 +1,4 @@
-//! What becomes of a client's datagram.
+//! What happens to the datagram of a client.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::ports::Way;
 use super::{Cause, Key, Leg, Session, Shared, Step, Talker, Train, number_of, prefix};
 use crate::scenario::{HashOn, Pick, Replies, SECOND};
 
-/// One train, or a part of it, and where it goes.
+/// One train, or a part of it, and its route.
 struct Unit<'a> {
     train: &'a Train,
     payloads: &'a [Vec<u8>],
@@ -24,7 +24,7 @@ impl Unit<'_> {
 }
 
 impl Talker {
-    /// Takes a train of a route that came in by a listener.
+    /// Processes a train of a route that came to a listener.
     pub fn request(
         &mut self,
         train: &Train,
@@ -39,7 +39,7 @@ impl Talker {
             (None, 1) => return self.tally.drop(DropReason::TtlSpent, train.payloads.len()),
             (None, ttl) => Some(ttl - 1),
         };
-        // Where requests are counted to begin anew, each datagram counts.
+        // If sessions end after a number of requests, each datagram counts.
         let step_by = if self.spec.requests_max.is_some() {
             1
         } else {
@@ -112,7 +112,7 @@ impl Talker {
         }
     }
 
-    /// Whether answers may go to who sent this.
+    /// Whether the sender may get replies.
     fn may_answer(&self, train: &Train) -> bool {
         let port = train.src.port();
         let ip = train.src.ip().to_string();
@@ -173,7 +173,7 @@ impl Talker {
         Ok(())
     }
 
-    /// The sockets that a session begins with.
+    /// The sockets with which a session begins.
     fn open_legs(
         &mut self,
         unit: &Unit<'_>,
@@ -226,7 +226,7 @@ impl Talker {
         }
     }
 
-    /// A socket to one that is picked, by where the datagram was seen.
+    /// A socket to an upstream that is picked, found by where the datagram was sent.
     fn open_picked(
         &mut self,
         unit: &Unit<'_>,
@@ -249,7 +249,7 @@ impl Talker {
         }
     }
 
-    /// Nobody could be picked, or who was could not be leased a socket to.
+    /// No upstream could be picked, or no socket to the picked one could be leased.
     fn pick_failed(&mut self, step: &Step) -> DropReason {
         let fit = self.picks.fit();
         if fit.is_empty() {
@@ -267,7 +267,7 @@ impl Talker {
         self.why_failed(*tried.unwrap_or(&failed[0]), step)
     }
 
-    /// A session whose upstream is dead goes on with another that is alive.
+    /// A session whose upstream is dead continues with another one that is alive.
     fn renew(
         &mut self,
         at: usize,
@@ -313,7 +313,7 @@ impl Talker {
         Ok(())
     }
 
-    /// Passes on by all sockets that a session has, and by no others.
+    /// Forwards by all sockets that a session has, and by no others.
     fn pass_legs(&mut self, at: usize, unit: &Unit<'_>, step: &mut Step) {
         let mut legs: Vec<u32> = self.sessions[at]
             .legs
@@ -337,7 +337,7 @@ impl Talker {
         self.tally.handle(unit.len());
     }
 
-    /// Passes one datagram on to whom is picked for it, and to the shadows.
+    /// Forwards one datagram to the upstream that is picked for it, and to the shadows.
     fn pass_picked(
         &mut self,
         at: usize,
@@ -394,7 +394,7 @@ impl Talker {
         self.update_health(place, |health| health.asked(datagrams, now), step);
     }
 
-    /// Passes on without a way back.
+    /// Forwards without replies.
     fn pass_one_way(&mut self, unit: &Unit<'_>, shared: &mut Shared, step: &mut Step) {
         for payload in unit.payloads {
             let main = self.main_of(payload, step);
@@ -451,7 +451,7 @@ impl Talker {
         }
     }
 
-    /// Whether a receiver's sample and rate let a datagram pass that did or did not.
+    /// Checks whether an upstream's sample and rate allowed a datagram to pass, or not to pass.
     fn limit(
         &mut self,
         place: usize,
@@ -477,7 +477,7 @@ impl Talker {
             };
         }
         if let Some(rate) = receiver.rate {
-            // A tenth of a second's worth at once, and one at least.
+            // The size is a tenth of a second's worth, and at least one.
             let size = (rate as f64 / 10.0).max(1.0);
             let (room, at) = shared.buckets.entry(place).or_insert((size, step.now));
             *room = (*room + (step.now - *at) as f64 / SECOND as f64 * rate as f64).min(size);
@@ -497,7 +497,7 @@ impl Talker {
         Ok(())
     }
 
-    /// A choice was seen.
+    /// Notes a pick that was seen.
     fn see(
         &mut self,
         place: usize,
@@ -534,7 +534,7 @@ impl Talker {
             .unwrap_or_default()
     }
 
-    /// The socket to an upstream that is no shadow; where one is picked there is at most one.
+    /// The socket to an upstream that is not a shadow. Where one is picked, there is at most one.
     fn main_of(&self, payload: &[u8], step: &Step) -> Option<(u32, usize)> {
         let sockets = self.sockets_of(payload, step);
         let mut main = sockets
@@ -548,7 +548,7 @@ impl Talker {
         first
     }
 
-    /// All sockets that a datagram leaves on, explained.
+    /// Takes all sockets that a datagram was sent on, as explained.
     fn take(&self, payload: &[u8], ttl: Option<u8>, step: &mut Step) -> Vec<u32> {
         let sockets = step
             .out

@@ -1,4 +1,4 @@
-//! What time alone does: sessions end, the dead are tried again, sockets that nobody needs are closed.
+//! What time alone does: sessions end, dead upstreams are tried again, and free sockets are closed.
 
 use udispatch::dispatch::ledger::SessionCount;
 
@@ -6,7 +6,7 @@ use super::{Cause, Session, Shared, Step, Talker};
 use crate::scenario::Replies;
 
 impl Talker {
-    /// When a session is over unless something passes.
+    /// The time at which a session ends unless a datagram passes.
     fn deadline(&self, session: &Session) -> u64 {
         let is_patient = session.is_assured || self.spec.replies == Replies::No;
         session.seen
@@ -17,7 +17,7 @@ impl Talker {
             }
     }
 
-    /// The last moment at which the handler may want to be called.
+    /// The last moment at which the timer of the handler may be due.
     pub fn deadline_max(&self) -> Option<u64> {
         self.sessions
             .iter()
@@ -25,7 +25,7 @@ impl Talker {
             .min()
     }
 
-    /// The handler was called because it wanted to be.
+    /// The handler was called because its timer was due.
     pub fn pass_time(
         &mut self,
         found: &SessionCount,
@@ -56,7 +56,7 @@ impl Talker {
         }
     }
 
-    /// Which sessions have ended: all that were over must have within two slots, and no others may.
+    /// Determines which sessions have ended. All whose time was over must have within two slots, and no others may.
     fn settle(&mut self, found: &SessionCount, shared: &mut Shared, step: &mut Step) {
         let (now, late_max) = (step.now, self.spec.late_max());
         let ended =
