@@ -1,7 +1,8 @@
-//! What finding a datagram's route costs, by the number of prefixes: `cargo bench --bench route_lookup`.
+//! The cost of finding the route of a datagram, by the number of prefixes: `cargo bench --bench route_lookup`.
 //!
-//! The goal: 10,000 prefixes cost at most 30 ns more a datagram than 10. Destinations are drawn at random beforehand,
-//! so neither the caches nor the branch predictor can learn them; some hit no prefix and fall to the wildcard.
+//! The goal: with 10,000 prefixes, a datagram costs at most 30 ns more than with 10. Destinations are drawn at random
+//! beforehand, so that neither the caches nor the branch predictor can learn them. Some match no prefix and get the
+//! wildcard's route.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,10 +15,10 @@ use udispatch::dispatch::route_table::{Match, PortTable, RouteId, RouteTable};
 
 const PORT: u16 = 5_000;
 const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
-/// Datagrams that are looked up again and again: too many to learn, too few to fill a cache of their own.
+/// Number of datagrams that are looked up again and again: too many to learn, and too few to fill a cache.
 const DATAGRAMS: usize = 4_096;
 
-/// Addresses to draw prefixes and datagrams from: 10.0.0.0/8 and 2001:db8::/32, as in a site of one's own.
+/// Addresses of which prefixes and datagrams are drawn: 10.0.0.0/8 and 2001:db8::/32, as in a private site.
 fn address(random: &mut Random, v4: bool) -> IpAddr {
     let low = random.number();
     if v4 {
@@ -61,7 +62,7 @@ fn row(net: IpNet, source: Option<IpNet>, route: usize) -> Match {
     }
 }
 
-/// So many different prefixes, nested as chance has it.
+/// A number of different prefixes, nested at random.
 fn prefixes(random: &mut Random, v4: bool, count: usize) -> Vec<IpNet> {
     let mut prefixes = Vec::new();
     let mut seen = std::collections::HashSet::new();
@@ -74,7 +75,7 @@ fn prefixes(random: &mut Random, v4: bool, count: usize) -> Vec<IpNet> {
     prefixes
 }
 
-/// Half of the datagrams go to an address in one of the prefixes, the others anywhere near.
+/// Half of the datagrams go to an address in one of the prefixes, and the others anywhere near.
 fn addresses(random: &mut Random, v4: bool, prefixes: &[IpNet]) -> Vec<IpAddr> {
     let one = |index: usize| {
         let ip = address(random, v4);
@@ -109,7 +110,7 @@ fn envelope(dst: IpAddr, src: IpAddr) -> Envelope {
     }
 }
 
-/// One look-up, and the next datagram after each.
+/// Measures one look-up, with the next datagram each time.
 fn measure(
     criterion: &mut Criterion,
     group: &str,
@@ -150,7 +151,7 @@ fn destinations(criterion: &mut Criterion) {
     }
 }
 
-/// All to one destination, told apart by who sends.
+/// Routes that all have one destination, and differ in their sources.
 fn sources(criterion: &mut Criterion) {
     for (v4, group) in [(true, "sources IPv4"), (false, "sources IPv6")] {
         for size in SIZES {

@@ -1,6 +1,6 @@
-//! What looking on costs the data path: `cargo bench --bench tap`. A turn of 32 small datagrams of one route to a
-//! handler that does next to nothing, so that whatever is added shows: with nobody looking on, with a reader that keeps
-//! up, and with one that stands still.
+//! The cost of a tap for the data path: `cargo bench --bench tap`. A turn has 32 small datagrams of one route to a
+//! handler that does next to nothing, so that any addition shows: without a tap, with a reader that keeps up, and with
+//! one that is stopped.
 
 use std::hint::black_box;
 use std::net::{IpAddr, SocketAddr};
@@ -18,12 +18,12 @@ use udispatch::dispatch::route_table::RouteId;
 use udispatch::dispatch::tap::{Tap, TapId, TapPage};
 use udispatch::dispatch::verdict::{DropReason, Verdict};
 
-/// Datagrams in a turn.
+/// Number of datagrams in a turn.
 const DATAGRAMS: u32 = 32;
-/// Bytes in each.
+/// Number of bytes in each datagram.
 const BYTES: u32 = 128;
 
-/// Handles everything by doing nothing.
+/// A handler that handles everything and does nothing.
 struct Nothing;
 
 impl Handler for Nothing {
@@ -63,7 +63,7 @@ fn dispatcher() -> Dispatcher {
     )
 }
 
-/// Somebody looks on.
+/// A tap with its reader.
 fn tap(dispatcher: &mut Dispatcher) -> Receiver<TapPage> {
     let (reader, pages) = unbounded();
     dispatcher.taps().add(Tap::new(

@@ -1,33 +1,33 @@
-//! The yardstick: the fastest forwarder that we know how to write by hand, with nothing in it but the forwarding.
+//! The yardstick: the fastest forwarder that we can write by hand, with nothing in it but the forwarding.
 //!
-//! One blocking recvmmsg (MSG_WAITFORONE) takes up to 64 messages, trains of segments whole (UDP_GRO). Neighbours of
-//! equal size leave as one gathered UDP_SEGMENT send on the connected socket of each upstream. It counts nothing,
-//! checks nothing and forgets errors: whatever udispatch costs more than this is the price of its features. It runs as
-//! a process of its own, the bench's own binary started with the word `by-hand`.
+//! One blocking recvmmsg (MSG_WAITFORONE) takes up to 64 messages, with whole trains of segments (UDP_GRO). Neighbours
+//! of equal size are sent as one gathered UDP_SEGMENT send on the connected socket of each upstream. It counts nothing,
+//! checks nothing and ignores errors: what udispatch costs more than this is the price of its features. It runs as a
+//! process of its own, the benchmark's own binary started with the word `by-hand`.
 //!
-//! Two things in it are not plain, and each pays (measured on loopback, one core with 2 MiB of second-level cache):
+//! Two parts of it are not obvious, and each pays (measured on loopback, one core with 2 MiB of second-level cache):
 //!
-//! - After a long train it asks for few messages. 64 of them would be 4 MiB, gone from the cache before they are sent:
-//! 40 % dearer.
-//! - Small datagrams are copied next to each other, so that a send gathers one piece instead of 64: 6 % cheaper with
-//! one   upstream, 13 % with three.
+//! - After a long train it asks for few messages. 64 of them would be 4 MiB, and would have left the cache before they
+//!   are sent, which costs 40 % more.
+//! - Small datagrams are copied next to each other, so that a send gathers one piece instead of 64. That is 6 % cheaper
+//!   with one upstream, and 13 % with three.
 
 use crate::sys::{self, PAYLOAD_MAX_BYTES, ReceiveBatch, SEGMENTS_MAX, SegmentedSend};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
-/// Messages taken at once, and after a long train.
+/// Number of messages taken at once, usually and after a long train.
 const SLOTS: usize = 64;
 const SLOTS_FOR_TRAINS: usize = 8;
-/// A slot holds the longest message there is: under UDP_GRO the kernel cuts off silently what does not fit.
+/// A slot holds the longest message. With UDP_GRO the kernel silently cuts off what does not fit.
 const SLOT_BYTES: usize = 64 * 1024;
-/// From this length a message counts as a long train.
+/// Smallest length in bytes of a message that counts as a long train.
 const LONG_BYTES: usize = 4097;
-/// Up to this length a copy is cheaper than one more piece to gather.
+/// Largest length in bytes for which a copy is cheaper than one more piece to gather.
 const COPY_MAX_BYTES: usize = 512;
 
-/// Forwards from `listen` to all `upstreams`, for ever.
+/// Forwards from `listen` to all `upstreams`, forever.
 pub(crate) fn run(listen: SocketAddr, upstreams: &[SocketAddr]) -> io::Result<()> {
     let listener = UdpSocket::bind(listen)?;
     sys::set_int(&listener, libc::SOL_UDP, libc::UDP_GRO, 1)?;
@@ -68,9 +68,9 @@ pub(crate) fn run(listen: SocketAddr, upstreams: &[SocketAddr]) -> io::Result<()
     }
 }
 
-/// Neighbours that leave as one send.
+/// Neighbours that are sent together.
 struct Run {
-    /// Length of every datagram in it; only the last may be shorter.
+    /// Length of every datagram in the run. Only the last one may be shorter.
     segment: usize,
     total: usize,
     iovecs: Vec<libc::iovec>,
@@ -89,7 +89,7 @@ impl Run {
         }
     }
 
-    /// Whether a message may join.
+    /// Whether a message may join the run.
     #[inline]
     fn takes(&self, segment: usize, len: usize) -> bool {
         let joined = self.total + len;
@@ -117,7 +117,7 @@ impl Run {
         }
     }
 
-    /// Sends the run to every upstream, if there is one, and begins a new one.
+    /// Sends the run, if there is one, to every upstream, and begins a new one.
     #[inline]
     fn send(&mut self, senders: &[UdpSocket], segmented: &mut SegmentedSend) {
         if self.iovecs.is_empty() {

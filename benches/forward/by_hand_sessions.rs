@@ -1,12 +1,13 @@
-//! The yardstick for request and reply: the best plain forwarder with sessions that we know how to write by hand.
+//! The yardstick for request and reply: the best plain forwarder with sessions that we can write by hand.
 //!
-//! recvmmsg on the listener; a hash map finds the client's upstream socket, a connected one of its own; send(2). One
-//! epoll instance for all sockets; of each that is ready one recv, and the replies of a wait leave by one sendmmsg, or
-//! each by a sendto. No time-outs, no limits, no errors told: with `replies_max` a session ends with its first reply,
-//! else never. Like the other one it is the bench's own binary, started with the words `by-hand-sessions`.
+//! It uses recvmmsg on the listener. A hash map finds the client's upstream socket, a connected one of its own, for
+//! send(2). One epoll instance has all sockets. It calls recv once for each socket that is ready, and sends the replies
+//! of a wait by one sendmmsg, or each one by a sendto. It has no timeouts, no limits and no error reports. With
+//! `replies_max` a session ends with its first reply, and otherwise never. It is also the benchmark's own binary,
+//! started with the words `by-hand-sessions`.
 //!
-//! Level-triggered epoll, and one recv a wait: edge-triggered it would have to find each socket empty, one system call
-//! more a reply.
+//! It uses level-triggered epoll, and one recv for each wait. With edge-triggered epoll it would have to find each
+//! socket empty, which is one more system call for each reply.
 
 use crate::sys::{self, Datagrams, Epoll};
 use socket2::{Domain, Socket, Type};
@@ -16,25 +17,25 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 
-/// Datagrams taken from the listener at once, sockets found ready at once, and replies sent at once.
+/// Number of datagrams taken from the listener at once, of sockets found ready at once, and of replies sent at once.
 const BATCH: usize = 256;
-/// Longest datagram.
+/// Length of the longest datagram in bytes.
 const SLOT_BYTES: usize = 2048;
-/// The listener's number in the epoll instance; sessions have theirs.
+/// The number of the listener in the epoll instance. Sessions have their own numbers.
 const LISTENER: u64 = u64::MAX;
-/// So many sessions leave from one address of ours, for it has no more ports than 65,535.
+/// Number of sessions for each local address, which has no more than 65,535 ports.
 const SESSIONS_PER_ADDRESS: usize = 20_000;
 
-/// How it is to work.
+/// How the forwarder works.
 #[derive(Clone, Copy)]
 pub(crate) struct Habits {
-    /// Replies leave together, by sendmmsg.
+    /// Whether replies are sent together, by sendmmsg.
     pub(crate) batched: bool,
-    /// A session ends with its first reply.
+    /// Whether a session ends with its first reply.
     pub(crate) one_reply: bool,
 }
 
-/// Forwards from `listen` to `upstream` and back, for ever.
+/// Forwards from `listen` to `upstream` and back, forever.
 pub(crate) fn run(listen: SocketAddr, upstream: SocketAddr, habits: Habits) -> io::Result<()> {
     let listener = UdpSocket::bind(listen)?;
     sys::set_int(
@@ -67,7 +68,7 @@ pub(crate) fn run(listen: SocketAddr, upstream: SocketAddr, habits: Habits) -> i
         }
         let mut sent = 0;
         while sent < filled {
-            // What the kernel does not take is skipped.
+            // Datagrams that the kernel does not take are skipped.
             sent += replies
                 .send(listener.as_raw_fd(), sent, filled)
                 .unwrap_or(1);
@@ -75,7 +76,7 @@ pub(crate) fn run(listen: SocketAddr, upstream: SocketAddr, habits: Habits) -> i
     }
 }
 
-/// One batch of requests.
+/// A batch of requests.
 fn forward(listener: &UdpSocket, requests: &mut Datagrams, sessions: &mut Sessions, epoll: &Epoll) {
     let filled = requests.receive(listener.as_raw_fd(), BATCH).unwrap_or(0);
     for slot in 0..filled {
@@ -85,7 +86,7 @@ fn forward(listener: &UdpSocket, requests: &mut Datagrams, sessions: &mut Sessio
     }
 }
 
-/// One client's.
+/// The session of one client.
 struct Session {
     socket: UdpSocket,
     client: SocketAddrV4,
@@ -99,7 +100,7 @@ struct Sessions {
 }
 
 impl Sessions {
-    /// The client's upstream socket, made if it is new.
+    /// Returns the client's upstream socket, which is made if it is new.
     #[inline]
     fn socket(&mut self, client: SocketAddrV4, epoll: &Epoll) -> io::Result<&UdpSocket> {
         let number = match self.of.get(&key(client)) {
@@ -120,7 +121,7 @@ impl Sessions {
             let own = Ipv4Addr::new(127, 0, 1, (number / SESSIONS_PER_ADDRESS) as u8);
             socket.bind(&SocketAddrV4::new(own, 0).into())?;
         }
-        // Without a bind, connecting gives it a port: one call less.
+        // Without a bind, connect(2) assigns a port, which saves one call.
         socket.connect(&self.upstream.into())?;
         let socket = UdpSocket::from(socket);
         epoll.add(&socket, number as u64)?;
@@ -132,7 +133,7 @@ impl Sessions {
         Ok(number)
     }
 
-    /// Takes a reply and sends it, or puts it into slot `slot`; returns how many slots it filled.
+    /// Takes a reply and sends it, or puts it into slot `slot`. Returns how many slots it filled.
     #[inline]
     fn answer(
         &mut self,
@@ -169,7 +170,7 @@ fn key(client: SocketAddrV4) -> u64 {
     u64::from(client.ip().to_bits()) << 16 | u64::from(client.port())
 }
 
-/// One multiplication; clients choose their addresses, so this is not for service.
+/// A hash by one multiplication. Clients choose their addresses, so this is not safe for real service.
 #[derive(Default)]
 struct Mixer(u64);
 

@@ -1,4 +1,4 @@
-//! What is measured: the cells of the matrix and the ways to load a forwarder.
+//! The cells of the matrix, and the ways to load a forwarder.
 
 use crate::sys::{PAYLOAD_MAX_BYTES, SEGMENTS_MAX};
 use std::fmt;
@@ -17,14 +17,16 @@ pub(crate) struct Way {
     pub(crate) fanout: usize,
     /// Payload of each datagram, in bytes.
     pub(crate) size: usize,
-    /// Datagrams in one of the sender's sends: 1, or a train that the kernel cuts (UDP_SEGMENT), as QUIC stacks send.
+    /// Number of datagrams in one send of the sender: 1, or a train that the kernel cuts (UDP_SEGMENT), as QUIC stacks
+    /// send.
     pub(crate) train: usize,
     /// Whether the receivers are on another host: behind a veth pair. Their half of the network stack then runs on the
     /// processor of the load.
     pub(crate) is_far: bool,
-    /// Addresses that the sender sends to, in turn. From 2 on the forwarder listens on the wildcard.
+    /// Number of addresses that the sender sends to, in turn. If there are several, the forwarder listens on the
+    /// wildcard.
     pub(crate) destinations: usize,
-    /// Routes that lead to the upstreams.
+    /// Number of routes that lead to the upstreams.
     pub(crate) routes: usize,
 }
 
@@ -40,8 +42,8 @@ pub(crate) struct Talk {
 }
 
 /// Upper bound of requests that are under way at once. This many datagrams of 64 B certainly fit into the kernel's
-/// default receive buffer. Forwarders without a setting for the buffer's size have that one, so no datagram needs to be
-/// lost.
+/// default receive buffer. A forwarder without a setting for the size of its buffer has that one, so no datagram needs
+/// to be lost.
 pub(crate) const AT_ONCE_MAX: usize = 256;
 
 impl Way {
@@ -90,7 +92,7 @@ impl Talk {
 }
 
 impl Cell {
-    /// The whole matrix.
+    /// All cells of the matrix.
     pub(crate) fn all() -> Vec<Self> {
         let mut cells = Vec::new();
         for fanout in [1, 3] {
@@ -146,7 +148,7 @@ pub(crate) enum Load {
     Backlog,
     /// The sender sends as fast as it can.
     Flood,
-    /// One datagram every 20 µs.
+    /// The sender sends one datagram every 20 µs.
     Paced,
     /// Every reply is followed by the next request at once.
     Loop,
@@ -154,7 +156,7 @@ pub(crate) enum Load {
 
 impl Load {
     pub(crate) const ALL: [Self; 4] = [Self::Backlog, Self::Flood, Self::Paced, Self::Loop];
-    /// The rate of `Paced`.
+    /// The rate of `Paced` in datagrams a second.
     pub(crate) const PACED_PER_SECOND: u32 = 50_000;
 
     /// Whether the load is meaningful in that cell. A single paced datagram is not a train, and one size is enough for

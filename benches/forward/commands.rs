@@ -1,5 +1,5 @@
-//! How each forwarder is started, and the configuration that it gets: as fast as we know to make it, and nothing that
-//! the work does not need.
+//! How each forwarder is started, and its configuration: as fast as we can make it, and nothing that the work does not
+//! need.
 
 use crate::cell::{Cell, Talk, Way};
 use crate::setup::Setup;
@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 
-/// The faster way for replies by hand, and the other one.
+/// The faster way of sending replies by hand, and the other one.
 const REPLIES: [&str; 2] = ["sendmmsg", "sendto"];
 
 impl Setup<'_> {
@@ -22,7 +22,7 @@ impl Setup<'_> {
         }
     }
 
-    /// How many sessions a proxy must be able to hold; one-shot ones may linger.
+    /// Number of sessions that a proxy must be able to hold, because one-shot ones may linger.
     fn sessions(&self) -> usize {
         self.talk().map_or(1, |talk| {
             if talk.is_one_shot {
@@ -45,7 +45,7 @@ impl Setup<'_> {
     }
 }
 
-/// A program that the environment variable names, or else one of that name.
+/// Returns the program that the environment variable names, or else the one of that name in PATH.
 fn program(variable: &str, name: &str) -> Command {
     Command::new(env::var_os(variable).unwrap_or_else(|| name.into()))
 }
@@ -101,8 +101,8 @@ pub(crate) fn udispatch(setup: &Setup, settings: &str) -> io::Result<Command> {
     Ok(command)
 }
 
-/// As udispatch's configuration lists them. Several of them in an exchange are one server: each is asked from an
-/// address of its own, for one address has too few ports for all sessions.
+/// The upstreams in the notation of udispatch's configuration. In an exchange, several of them are one server. Each one
+/// is asked from an address of its own, because one address has too few ports for all sessions.
 fn upstreams(setup: &Setup) -> String {
     let entry = |(number, upstream): (usize, &SocketAddr)| match setup.talk() {
         Some(_) if number > 0 => {
@@ -119,7 +119,7 @@ fn upstreams(setup: &Setup) -> String {
         .join(", ")
 }
 
-/// The listener's address; with more routes a prefix for each, and the wildcard.
+/// The address of the listener. With more routes, there is a prefix for each of them, and the wildcard.
 fn destinations(setup: &Setup) -> Vec<String> {
     let routes = if let Cell::Forward(Way { routes, .. }) = setup.cell {
         *routes
@@ -163,7 +163,7 @@ pub(crate) fn nginx(setup: &Setup, settings: &str) -> io::Result<Command> {
         "/usr/lib64/nginx/modules/ngx_stream_module.so",
         "/usr/libexec/nginx/ngx_stream_module.so",
     ];
-    // Where no such file lies, the module is built in, or nginx says that it is not.
+    // If there is no such file, the module is built in, or nginx reports that it is missing.
     let load = MODULES
         .iter()
         .find(|path| Path::new(path).exists())
@@ -175,7 +175,7 @@ pub(crate) fn nginx(setup: &Setup, settings: &str) -> io::Result<Command> {
         setup.upstreams[0],
         setup.receive_buffer,
     );
-    // Two connections a session.
+    // A session needs two connections.
     let connections = 4096 + 2 * setup.sessions();
     let responses = if setup.is_one_shot() {
         "proxy_responses 1;"
@@ -197,8 +197,8 @@ pub(crate) fn nginx(setup: &Setup, settings: &str) -> io::Result<Command> {
     Ok(command)
 }
 
-/// Envoy cannot be told that one reply is all: in the one-shot cell its sessions end after the shortest silence that is
-/// sensible.
+/// Envoy has no setting that ends a session after one reply. In the one-shot cell its sessions end after the shortest
+/// sensible timeout.
 pub(crate) fn envoy(setup: &Setup) -> io::Result<Command> {
     let socket = |address: SocketAddr| {
         format!(
@@ -251,10 +251,10 @@ pub(crate) fn envoy(setup: &Setup) -> io::Result<Command> {
     Ok(command)
 }
 
-/// Sōzu's main process starts a worker, which does the work; the figures are of both.
+/// The main process of Sōzu starts a worker, which does the work. The numbers are those of both.
 pub(crate) fn sozu(setup: &Setup) -> io::Result<Command> {
     let (folder, listen, upstream) = (setup.folder.display(), setup.listen, setup.upstreams[0]);
-    // It wants two files a connection to be allowed; a flow needs one.
+    // Sōzu requires two files for each connection, although a flow needs one.
     let connections = (4096 + 2 * setup.sessions()).min(setup.files_max as usize / 2);
     let flows = setup.sessions() + 16;
     let responses = u32::from(setup.is_one_shot());

@@ -1,10 +1,9 @@
-//! Request and reply: clients and the server that they talk to through the forwarder, one thread that does both in
-//! turns.
+//! Request and reply: clients, and the server that they use through the forwarder. One thread does both in turns.
 //!
-//! A client is an address and a port. They all share one socket, each with an address of 127.0.0.0/8 of its own, so
-//! that the load can send and take many datagrams in one call, and never runs out of new clients. The server sends back
-//! what it gets. Every reply must be the request, come to the client that asked, and from the address that was asked.
-//! What was not answered when all has been quiet for a while is asked again, and counted as not delivered.
+//! A client is an address and a port. All clients share one socket, each with an address of 127.0.0.0/8 of its own. So
+//! the load can send and take many datagrams in one call, and never runs out of new clients. The server sends back what
+//! it gets. Every reply must equal its request, and come to the right client from the address that it sent to. Requests
+//! without a reply are sent again when nothing has come for some time, and counted as not delivered.
 
 use crate::cell::{AT_ONCE_MAX, Cell, Talk};
 use crate::place::Place;
@@ -20,29 +19,29 @@ use std::time::{Duration, Instant};
 
 /// Payload of requests and replies, in bytes.
 const SIZE: usize = 64;
-/// When nothing has come for so long, the requests that are under way are sent again.
+/// When nothing has come for this long, the requests that are under way are sent again.
 const QUIET: Duration = Duration::from_millis(100);
-/// How often they are, one after the other, before the forwarder is given up.
+/// Number of such repetitions, one after the other, before the forwarder is given up.
 const TRIES_MAX: u32 = 30;
-/// How long to wait for the answer to a probe before the next one.
+/// Time to wait for the reply to a probe before the next one.
 const PROBE: Duration = Duration::from_millis(10);
-/// How long a subject may take until it answers its first client.
+/// Longest time that a subject may take until its first client gets a reply.
 const START_LIMIT: Duration = Duration::from_secs(5);
-/// Receive buffer of the clients and the server, in bytes, if the process may have that much.
+/// Receive buffer of the clients and of the server in bytes, if the process may have that much.
 const BUFFER_BYTES: usize = 64 << 20;
-/// One-shot exchanges before the measured ones, in time: whoever keeps ports for the next session has all that it will
-/// have.
+/// Time of one-shot exchanges before the measured ones. A forwarder that keeps ports for the next session then has all
+/// that it will have.
 const ONE_SHOT_WARM_UP: Duration = Duration::from_secs(1);
-/// One-shot exchanges of a forwarder whose sessions linger, at most: each needs a port until it ends.
+/// Largest number of one-shot exchanges of a forwarder whose sessions linger. Each needs a port until it ends.
 const LINGERING_MAX: u64 = 15_000;
-/// How long after them its work counts as theirs: its time-out, and a bit.
+/// Time after them in which the work counts as theirs: the timeout, and a margin.
 const LINGERING_REST: Duration = Duration::from_millis(1300);
-/// So many sessions lead to one address of the server; with more it has several.
+/// Number of sessions for each address of the server. With more sessions, it has several addresses.
 const SESSIONS_PER_UPSTREAM: usize = 50_000;
-/// The client that probes: none of those that are measured.
+/// The client that probes, which is not one of those that are measured.
 const PROBING: u32 = u32::MAX;
 
-/// Sends back whatever it gets.
+/// Sends back all that it gets.
 struct Server {
     sockets: Vec<UdpSocket>,
     datagrams: Datagrams,
@@ -66,7 +65,7 @@ impl Server {
         self.sockets.iter().map(UdpSocket::local_addr).collect()
     }
 
-    /// Answers what is there.
+    /// Replies to all that has come.
     fn serve(&mut self) -> io::Result<usize> {
         let mut served = 0;
         for socket in &self.sockets {
@@ -79,20 +78,20 @@ impl Server {
     }
 }
 
-/// All clients.
+/// The clients of one thread.
 struct Clients {
     socket: UdpSocket,
     forwarder: SocketAddrV4,
     datagrams: Datagrams,
     talk: Talk,
-    /// Clients that wait for their turn; one-shot ones are counted instead.
+    /// Clients that wait for their turn. One-shot clients are only counted.
     idle: VecDeque<u32>,
     next: u32,
-    /// Requests that are under way: number and client.
+    /// Requests that are under way, by number and client.
     waiting: HashMap<u64, u32>,
     sent: u64,
     answered: u64,
-    /// Requests that had to be sent again.
+    /// Number of requests that had to be sent again.
     lost: u64,
 }
 
@@ -127,7 +126,7 @@ impl Clients {
         self.idle.pop_front()
     }
 
-    /// Sends requests until as many are under way as shall be.
+    /// Sends requests until the intended number is under way.
     fn ask(&mut self) -> io::Result<()> {
         let mut filled = 0;
         while self.waiting.len() < self.talk.at_once {
@@ -140,7 +139,7 @@ impl Clients {
         send_all(&mut self.datagrams, &self.socket, filled)
     }
 
-    /// Sends all that is under way again.
+    /// Sends all requests that are under way again.
     fn ask_again(&mut self) -> io::Result<()> {
         let waiting: Vec<_> = self
             .waiting
@@ -154,7 +153,7 @@ impl Clients {
         send_all(&mut self.datagrams, &self.socket, waiting.len())
     }
 
-    /// Makes a request: its number, its client, and nothing.
+    /// Makes a request: its number, its client, and zeroes.
     fn fill(&mut self, slot: usize, number: u64, client: u32) {
         let mut request = [b'x'; SIZE];
         request[..8].copy_from_slice(&number.to_ne_bytes());
@@ -164,7 +163,7 @@ impl Clients {
         self.datagrams.set_own(slot, address(client));
     }
 
-    /// Takes the replies that are there; returns how many.
+    /// Takes the replies that have come. Returns their number.
     fn take(&mut self) -> io::Result<usize> {
         let filled =
             none_if_would_block(self.datagrams.receive(self.socket.as_raw_fd(), AT_ONCE_MAX))?;
@@ -187,7 +186,7 @@ impl Clients {
                     reply.len()
                 )));
             }
-            // Where a request was sent again there may be two replies.
+            // If a request was sent again, there may be two replies.
             if self.waiting.remove(&number).is_some() {
                 self.answered += 1;
                 if !self.talk.is_one_shot && client != PROBING {
@@ -199,8 +198,8 @@ impl Clients {
     }
 }
 
-/// A client's address: all over 127.16.0.0 to 127.79.255.255, never with a last byte that looks like a network or a
-/// broadcast.
+/// The address of a client: from 127.16.0.0 to 127.79.255.255, never with a last byte that looks like a network or a
+/// broadcast address.
 fn address(client: u32) -> Ipv4Addr {
     let (net, host) = (client / 254 % (64 << 16 >> 8), client % 254);
     Ipv4Addr::from_bits(Ipv4Addr::new(127, 16, 0, 1).to_bits() + (net << 8) + host)
@@ -209,7 +208,7 @@ fn address(client: u32) -> Ipv4Addr {
 fn none_if_would_block(filled: io::Result<usize>) -> io::Result<usize> {
     match filled {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-        // ICMP tells a socket that the forwarder, or its session, is not there.
+        // ICMP reports to a socket that the forwarder, or its session, is not there.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(0),
         other => other,
     }
@@ -230,19 +229,19 @@ pub(crate) struct Ends {
 }
 
 impl Ends {
-    /// Clients that ask the server itself, with nothing between them.
+    /// Clients that send to the server directly.
     pub(crate) fn without_forwarder() -> io::Result<Self> {
         let server = Server::new(1)?;
         let clients = Clients::new(&Talk::of(1), server.addresses()?[0])?;
         Ok(Self { server, clients })
     }
 
-    /// One look at the server and one at the clients; tells whether there was anything.
+    /// Serves the server and the clients once. Returns whether there was anything to do.
     fn step(&mut self) -> io::Result<bool> {
         Ok(self.server.serve()? + self.clients.take()? > 0)
     }
 
-    /// Serves for so long, and asks nothing.
+    /// Serves for this long, and sends no requests.
     pub(crate) fn listen(&mut self, time: Duration) -> io::Result<()> {
         let limit = Instant::now() + time;
         while Instant::now() < limit {
@@ -251,7 +250,7 @@ impl Ends {
         Ok(())
     }
 
-    /// One exchange with nothing else under way: the time from the request to the reply.
+    /// Makes one exchange with nothing else under way. Returns the time from the request to the reply.
     pub(crate) fn round_trip(&mut self) -> io::Result<Duration> {
         let goal = self.clients.answered + 1;
         let start = Instant::now();
@@ -265,7 +264,8 @@ impl Ends {
         Ok(start.elapsed())
     }
 
-    /// Exchanges for so long, or until there were `count`; returns once all is answered, with the time that it took.
+    /// Makes exchanges for this long, or until there were `count`. Returns when all replies have come, with the time
+    /// that it took.
     fn exchange(&mut self, window: Option<Duration>, count: u64) -> io::Result<Duration> {
         let start = Instant::now();
         let goal = self.clients.sent.saturating_add(count);
@@ -291,12 +291,12 @@ impl Ends {
     }
 }
 
-/// How many clients a forwarder can have that needs a file for each, and a few more.
+/// Number of clients that a forwarder can have that needs a file for each of them and a few more.
 pub(crate) fn clients_max(files_max: u64) -> usize {
     files_max.saturating_sub(1_000) as usize
 }
 
-/// A forwarder that runs and answers, with all that loads it.
+/// A forwarder that runs and replies, with all that loads it.
 pub(crate) struct Trial {
     lingers: bool,
     running: Running,
@@ -304,7 +304,7 @@ pub(crate) struct Trial {
 }
 
 impl Trial {
-    /// Starts the forwarder and waits until it answers; the error is the reason why it is absent.
+    /// Starts the forwarder and waits until it replies. The error is the reason why it is absent.
     pub(crate) fn start(subject: &Subject, talk: &Talk, place: &Place) -> io::Result<Self> {
         if talk.clients > clients_max(place.files_max) {
             return Err(io::Error::other(format!(
@@ -325,7 +325,7 @@ impl Trial {
         Ok(trial)
     }
 
-    /// Asks until an answer comes.
+    /// Sends requests until a reply comes.
     fn probe(&mut self) -> io::Result<()> {
         let limit = Instant::now() + START_LIMIT;
         while self.ends.clients.answered == 0 {
@@ -339,14 +339,14 @@ impl Trial {
             let clients = &mut self.ends.clients;
             clients.waiting.insert(0, PROBING);
             clients.fill(0, 0, PROBING);
-            // Refused while nobody is bound there yet.
+            // The send is refused while no socket is bound there yet.
             let _ = send_all(&mut clients.datagrams, &clients.socket, 1);
             self.ends.listen(PROBE)?;
         }
         Ok(())
     }
 
-    /// Every client asks and is answered once, or so many as make the forwarder do what it will do for ever.
+    /// Makes one exchange for every client, or as many as bring the forwarder into its steady state.
     pub(crate) fn warm_up(&mut self) -> io::Result<()> {
         let talk = &self.ends.clients.talk;
         let count = if talk.is_one_shot && !self.lingers {
@@ -359,7 +359,7 @@ impl Trial {
             .map(drop)
     }
 
-    /// Loads the forwarder for `window` and says what that cost.
+    /// Loads the forwarder for `window` and returns what that cost.
     pub(crate) fn measure(&mut self, window: Duration) -> io::Result<Sample> {
         let Self {
             lingers,
@@ -388,7 +388,7 @@ impl Trial {
         })
     }
 
-    /// The forwarder's resident memory, now and at most, in KiB.
+    /// The resident memory of the forwarder, now and at most, in KiB.
     pub(crate) fn resident_kib(&self) -> (u64, u64) {
         (
             self.running.status_kib("VmRSS"),

@@ -1,4 +1,4 @@
-//! What udispatch shall reach, and the table that users read: each kind of work, udispatch, by hand, the best other
+//! The targets of udispatch, and the table that users read: each kind of work, udispatch, by hand, and the best other
 //! forwarder.
 
 use crate::cell::{Cell, Load, Talk, Way};
@@ -6,12 +6,12 @@ use crate::row::{self, Row};
 use crate::subject::Side;
 use crate::table::aligned;
 
-/// What udispatch may cost.
+/// The cost that udispatch may have.
 #[derive(Clone, Copy)]
 pub(crate) enum Target {
-    /// So many times the forwarder written by hand.
+    /// This many times that of the forwarder written by hand.
     ByHand(f64),
-    /// So many times the best other forwarder.
+    /// This many times that of the best other forwarder.
     BestPeer(f64),
 }
 
@@ -23,18 +23,18 @@ pub(crate) struct Goal {
     pub(crate) target: Target,
 }
 
-/// One row of the table.
+/// A row of the table.
 pub(crate) struct Outcome {
     pub(crate) goal: Goal,
     pub(crate) ours: Option<f64>,
     pub(crate) by_hand: Option<f64>,
-    /// Name and cost.
+    /// The name and the cost of the best other forwarder.
     pub(crate) peer: Option<(&'static str, f64)>,
-    /// udispatch, as a multiple of what the target is a multiple of.
+    /// The cost of udispatch, as a multiple of what the target refers to.
     pub(crate) ratio: Option<f64>,
 }
 
-/// All of them.
+/// All targets.
 pub(crate) fn goals() -> Vec<Goal> {
     let goal = |work, cell, load, target| Goal {
         work,
@@ -89,7 +89,7 @@ pub(crate) fn goals() -> Vec<Goal> {
     ]
 }
 
-/// How each goal came out, as far as its rows were measured.
+/// The outcome of each goal, as far as its rows were measured.
 pub(crate) fn outcomes(rows: &[Row]) -> Vec<Outcome> {
     let measured = |goal: &Goal| {
         rows.iter()
@@ -146,7 +146,7 @@ fn line(outcome: &Outcome) -> Vec<String> {
         Target::ByHand(most) => (format!("≤ {most:.2} × by hand"), most),
         Target::BestPeer(most) => (format!("≤ {most:.2} × best other"), most),
     };
-    // As it is shown, so that nobody reads 1.10 and "no".
+    // The comparison uses the printed number, so that the table never shows "1.10" and "no".
     let is_met = |ratio: f64| (ratio * 100.0).round() <= most * 100.0;
     vec![
         outcome.goal.work.into(),

@@ -1,4 +1,4 @@
-//! What a forwarder adds when there is little to do: time to an exchange, memory to a session.
+//! What a forwarder adds when there is little to do: time to an exchange, and memory to a session.
 
 use crate::cell::{Cell, Talk};
 use crate::exchange::{Ends, Trial};
@@ -8,14 +8,14 @@ use crate::table::{Spread, aligned, grouped};
 use std::io;
 use std::time::Duration;
 
-/// Time between two exchanges: the forwarder has gone to sleep meanwhile.
+/// Time between two exchanges, in which the forwarder falls asleep.
 const PAUSE: Duration = Duration::from_micros(100);
-/// Exchanges before those that are timed.
+/// Number of exchanges before those that are timed.
 const WARM_UP: usize = 200;
-/// Sessions that memory is divided by.
+/// Number of sessions by which memory is divided.
 const SESSIONS: usize = 10_000;
 
-/// The subjects that keep sessions for many clients, as far as they are wanted.
+/// The subjects that keep sessions for many clients, as far as they were selected.
 fn subjects(wanted: impl Fn(&str) -> bool) -> Vec<&'static Subject> {
     let cell = Cell::Exchange(Talk::of(SESSIONS));
     let fits = |subject: &&Subject| {
@@ -24,9 +24,9 @@ fn subjects(wanted: impl Fn(&str) -> bool) -> Vec<&'static Subject> {
     SUBJECTS.iter().filter(fits).collect()
 }
 
-/// A table of round trips: directly, and through each subject. Rounds are interleaved; each has its percentiles, and
-/// the table shows their medians. The forwarder is woken twice in each exchange, from the other processor, which may
-/// well be most of the time.
+/// A table of round trips: directly, and through each subject. Rounds are interleaved. Each one has its percentiles,
+/// and the table shows their medians. The forwarder is woken twice in each exchange, from the other processor, which
+/// may be most of the time.
 pub(crate) fn latency(
     wanted: impl Fn(&str) -> bool,
     rounds: usize,
@@ -80,7 +80,7 @@ pub(crate) fn latency(
     )
 }
 
-/// One subject's line of that table; `direct` is what no forwarder can be without.
+/// The line of one subject in that table. `direct` is the time without a forwarder.
 fn line(name: &str, rounds: &io::Result<Vec<[f64; 3]>>, direct: Option<[f64; 3]>) -> Vec<String> {
     let mut line = vec![name.to_string()];
     match rounds {
@@ -99,7 +99,7 @@ fn line(name: &str, rounds: &io::Result<Vec<[f64; 3]>>, direct: Option<[f64; 3]>
     line
 }
 
-/// Of each percentile over the rounds.
+/// The median of each percentile over the rounds.
 fn medians(rounds: &[[f64; 3]]) -> [f64; 3] {
     [0, 1, 2].map(|place| {
         Spread::of(rounds.iter().map(|round| round[place])).map_or(0.0, |spread| spread.median)

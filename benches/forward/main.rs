@@ -4,47 +4,53 @@
 //!     cargo bench --bench forward -- --quick            # about two minutes
 //!     cargo bench --bench forward -- --only udispatch --report FILE.md --plot docs/forward.svg
 //!
-//! Envoy and Sōzu are looked for in $ENVOY and $SOZU, then in PATH; $UDISPATCH measures another udispatch than this one.
+//! Envoy and Sōzu are looked for in $ENVOY and $SOZU, then in PATH. $UDISPATCH names another udispatch to be measured.
 //!
-//! The figure is **processor time of the whole forwarder for each datagram that a receiver was handed**, in nanoseconds; for request
-//! and reply, for each exchange of the two. What makes it honest, and stable to a few per cent on a machine that does other work as
-//! well:
+//! The result is the **processor time of the whole forwarder for each datagram that a receiver got**, in nanoseconds.
+//! For request and reply, it is the time for each exchange of the two. These rules make it fair, and stable to a few
+//! per cent on a machine that does other work as well:
 //!
-//! - The forwarder's clock is the kernel's own sum over all its threads (CLOCK_PROCESS_CPUTIME_ID of another process), exact to the
-//!   nanosecond, not the 4 to 10 ms ticks of /proc/PID/stat. Time in which others ran, or the hypervisor, is not in it.
-//! - The forwarder is alone on its processor as far as the bench is concerned. The sender and the receivers share the other one, in a
-//!   single thread that takes turns: no time slices between them, and the receivers never sleep, so no forwarder pays for waking them.
-//! - On loopback the receiving half of a send runs in the sender's context. The forwarder's time thus holds the receivers' half of the
-//!   network stack, and not its own, which the bench's sender paid. This is the same for all subjects. (A kernel with
-//!   CONFIG_IRQ_TIME_ACCOUNTING takes that half out of the clock again, for all subjects alike.)
-//! - Delivered is what the receivers took. They have buffers far larger than what is under way, and a run in which their drop counters
-//!   moved is an error. They look at every length: datagrams must come as they were sent, not glued together. Their copying is cut
-//!   short (MSG_TRUNC), for it costs the bench's processor only, which has enough to do. With three upstreams
-//!   one datagram received is three delivered.
-//! - **Backlog** is the figure to compare. The forwarder is stopped (SIGSTOP) while the sender fills its receive buffer to three
-//!   quarters of what any process may ask for, then continued, and so on: it is saturated by construction however fast it is and
-//!   however slow the sender, nothing is dropped, and the number of datagrams in a batch is not left to chance. Waking it is
-//!   paid once in thousands of datagrams. The sender fills from the forwarder's own processor, as a network card's queue does that is
-//!   steered to where its reader runs. From another one, the kernel sends a datagram's memory back there after use with an
-//!   interrupt every 32 datagrams, which costs more than all else in a virtual machine and has nothing to do with forwarders.
-//! - **Flood** is the figure to believe least and the one users will try: sender against forwarder at full speed. What the kernel drops before the forwarder
-//!   costs the sender only. A forwarder that is *not* busy all the time here outruns the sender: it then sleeps, wakes, and gets small
-//!   batches, so that its cost a datagram rises with its speed. `busy` tells.
+//! - The clock of the forwarder is the kernel's own sum over all its threads (CLOCK_PROCESS_CPUTIME_ID of another
+//!   process). It is exact to the nanosecond, unlike the 4 to 10 ms ticks of /proc/PID/stat. It does not contain the
+//!   time in which other processes or the hypervisor ran.
+//! - The forwarder is alone on its processor as far as the benchmark is concerned. The sender and the receivers share
+//!   the other one, in a single thread that takes turns. There are no time slices between them, and the receivers never
+//!   sleep, so no forwarder pays for waking them.
+//! - On loopback the receiving half of a send runs in the sender's context. The time of the forwarder thus contains the
+//!   receivers' half of the network stack, and not its own, which the sender of the benchmark paid. This holds for all
+//!   subjects. (A kernel with CONFIG_IRQ_TIME_ACCOUNTING removes that half from the clock, for all subjects alike.)
+//! - Delivered is what the receivers took. Their buffers are far larger than what is under way, and a run in which
+//!   their drop counters moved is an error. They check every length: datagrams must come as they were sent, not joined.
+//!   Their copying is cut short (MSG_TRUNC), because it only costs the processor of the benchmark, which has enough to
+//!   do. With three upstreams one datagram received is three delivered.
+//! - **Backlog** is the result to compare. The forwarder is stopped (SIGSTOP) while the sender fills its receive buffer
+//!   to three quarters of what any process may ask for, then continued, and so on. It is saturated by construction,
+//!   however fast it is and however slow the sender. Nothing is dropped, and the number of datagrams in a batch is not
+//!   left to chance. The forwarder is woken once in thousands of datagrams. The sender fills from the forwarder's own
+//!   processor, like the queue of a network card that is steered to the processor of its reader. From another one, the
+//!   kernel sends a datagram's memory back there after use, with an interrupt every 32 datagrams. In a virtual machine
+//!   that costs more than all else, and has nothing to do with forwarders.
+//! - **Flood** is the least reliable result, and the one that users will try: sender against forwarder at full speed.
+//!   What the kernel drops before the forwarder only costs the sender. A forwarder that is *not* busy all the time here
+//!   is faster than the sender. It then sleeps, wakes, and gets small batches, so that its cost for each datagram rises
+//!   with its speed. `busy` shows that.
 //! - **Paced** is the cost of being woken for every single datagram.
-//! - **Another host** is a network namespace behind a veth pair. What its kernel does on receiving is steered to the load's processor
-//!   (RPS), so the forwarder's time ends with handing over, and holds the interrupt that the other processor is sent.
-//! - **Request and reply** is a closed loop: each client sends one request, and the next one as soon as the reply is there; at most 256
-//!   are under way, so that nothing need be lost. A client is an address and a port. All share a socket of the bench, which is what
-//!   makes the load cheaper than any forwarder: `busy` shows whether the forwarder was, and on a quiet machine it is 95 to 100 %.
-//!   Every reply is checked: whose it is, where from, how long. One that does not come is asked for again and counted as not delivered.
-//! - **One-shot** is the same with a client for each request that is never seen again. The forwarder has warmed up for a second first,
-//!   so that one that keeps ports for the next session has all that it will have. Of Envoy, which cannot be told that one reply is
-//!   all, the time-outs are waited for and are in its time.
+//! - **Another host** is a network namespace behind a veth pair. The work of its kernel on receiving is steered to the
+//!   processor of the load (RPS). The time of the forwarder ends with the hand-over, and contains the interrupt that is
+//!   sent to the other processor.
+//! - **Request and reply** is a closed loop: each client sends one request, and the next one as soon as the reply has
+//!   come. At most 256 are under way, so that nothing needs to be lost. A client is an address and a port. All clients
+//!   share a socket of the benchmark, which makes the load cheaper than any forwarder. `busy` shows whether the
+//!   forwarder was saturated, and on a quiet machine it is 95 to 100 %. Every reply is checked: its client, its source
+//!   and its length. If one does not come, the request is sent again and counted as not delivered.
+//! - **One-shot** has a client for each request that never returns. The forwarder has warmed up for a second first, so
+//!   that one that keeps ports for the next session has all that it will have. Envoy has no setting that ends a session
+//!   after one reply, so its timeouts are waited for and are in its time.
 //! - As root, all of it happens in a network namespace of its own, without the host's firewall and with more ports.
-//! - A round measures every subject in a cell right after the other, each a fresh process; a ratio is taken within its round, and the
-//!   table shows the median of the rounds.
+//! - A round measures every subject in a cell one after the other, each in a fresh process. A ratio is taken within its
+//!   round, and the table shows the median of the rounds.
 //!
-//! Every run ends by itself. All traffic stays on loopback and between namespaces that are gone with the bench.
+//! Every run ends by itself. All traffic stays on loopback and between namespaces that are removed with the benchmark.
 
 mod by_hand;
 mod by_hand_sessions;
@@ -134,7 +140,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Measures all that was asked for, and reports.
+/// Measures all that was selected, and writes the report.
 fn compare(options: &Options) -> Result<(), Box<dyn Error>> {
     let rounds = options.rounds.unwrap_or(if options.quick { 3 } else { 5 });
     let seconds = options
@@ -146,7 +152,7 @@ fn compare(options: &Options) -> Result<(), Box<dyn Error>> {
 
     let mut rows = selection.rows();
     row::play_all(&mut rows, rounds, &place, window);
-    // Curves need no more than that.
+    // Curves need no more rounds than this.
     let few_rounds = if options.quick { 1 } else { rounds.min(3) };
     let mut series = series::all(options.quick, place.files_max);
     series.retain(|series| selection.has_part(series.name));

@@ -1,4 +1,4 @@
-//! Where it all happens: which processor forwards and which loads, and whether there is another host to send to.
+//! The place of a run: the processor that forwards, the one that loads, and another host to send to, if there is one.
 
 use crate::sys::{self, Namespaces};
 use std::io;
@@ -7,7 +7,7 @@ use std::io;
 pub(crate) struct Place {
     pub(crate) forwarder_cpu: usize,
     pub(crate) load_cpu: usize,
-    /// The most files that a process may have open.
+    /// Largest number of files that a process may have open.
     pub(crate) files_max: u64,
     namespaces: Result<Namespaces, String>,
 }
@@ -33,14 +33,14 @@ impl Place {
         })
     }
 
-    /// The other host, or why there is none.
+    /// The other host, or the reason why there is none.
     pub(crate) fn namespaces(&self) -> io::Result<&Namespaces> {
         self.namespaces
             .as_ref()
             .map_err(|reason| io::Error::other(format!("no other host: {reason}")))
     }
 
-    /// Whether it all runs in network namespaces of its own.
+    /// Whether the run is in network namespaces of its own.
     pub(crate) fn is_private(&self) -> bool {
         self.namespaces.is_ok()
     }

@@ -1,19 +1,19 @@
-//! The targets' table as a drawing: a bar for each forwarder, as a multiple of the one written by hand, and the target
-//! as a line. SVG without anything from elsewhere; its colours follow the reader's scheme.
+//! The table of targets as a drawing: a bar for each forwarder, as a multiple of the one written by hand, and the
+//! target as a line. It is SVG without external resources, and its colours follow the reader's colour scheme.
 
 use crate::goals::{Outcome, Target};
 use std::fmt::Write;
 
-/// Measures, in pixels.
+/// Sizes, in pixels.
 const WIDTH: f64 = 900.0;
-/// Room on both sides for the longest words, which have no fixed width.
+/// Space on both sides for the longest words, which have no fixed width.
 const MARGIN: f64 = 60.0;
 const LEFT: f64 = 330.0;
 const RIGHT: f64 = 120.0;
 const TOP: f64 = 62.0;
 const BAR: f64 = 14.0;
 const GAP: f64 = 18.0;
-/// Longer bars are cut there, with their figure beside them: targets are near 1, and other forwarders may be far away.
+/// Longer bars are cut here, with their number beside them. Targets are near 1, and other forwarders may be far away.
 const RATIO_MAX: f64 = 3.0;
 
 const STYLE: &str = "
@@ -28,7 +28,7 @@ const STYLE: &str = "
   }
 ";
 
-/// The drawing.
+/// Returns the drawing.
 pub(crate) fn draw(outcomes: &[Outcome], machine: &str) -> String {
     let rows = outcomes.len() as f64;
     let bottom = TOP + rows * (3.0 * BAR + GAP);

@@ -1,4 +1,4 @@
-//! The report: one Markdown text.
+//! The report, as one Markdown text.
 
 use crate::cell::{Cell, Load};
 use crate::place::Place;
@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 
-/// The machine that the figures come from.
+/// A description of the machine that the results come from.
 pub(crate) fn machine(place: &Place) -> String {
     let line = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = line("/proc/cpuinfo");
@@ -68,7 +68,7 @@ pub(crate) fn tables(rows: &[Row]) -> String {
     text
 }
 
-/// Why subjects are absent, each reason once.
+/// The reasons why subjects are absent, each one once.
 pub(crate) fn absent<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
     let reason = |row: &'a Row| {
         let place = if matches!(row.cell, Cell::Forward(way) if way.is_far) {
@@ -86,7 +86,7 @@ pub(crate) fn absent<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
     text
 }
 
-/// One row's cells of the table.
+/// The cells of one row of the table.
 fn line(row: &Row, rows: &[Row], load: Load) -> Vec<String> {
     let mut cells = vec![String::new(); 10];
     cells[0] = row.cell.to_string();

@@ -1,4 +1,4 @@
-//! One subject in one kind of work: its rounds, and what they showed.
+//! One subject in one kind of work: its rounds, and their results.
 
 use crate::cell::{Cell, Load};
 use crate::exchange;
@@ -9,19 +9,19 @@ use crate::traffic::{self, Sample};
 use std::io;
 use std::time::Duration;
 
-/// How long a subject warms up before it is measured.
+/// Time for which a subject warms up before it is measured.
 const WARM_UP: Duration = Duration::from_millis(50);
 
-/// All that one subject showed in one cell.
+/// All results of one subject in one cell.
 pub(crate) struct Row {
     pub(crate) cell: Cell,
     pub(crate) subject: usize,
-    /// Samples of each load, by round; a round that failed is `None`, so that rounds stay comparable.
+    /// Samples of each load, by round. A round that failed is `None`, so that rounds stay comparable.
     samples: Vec<(Load, Vec<Option<Sample>>)>,
-    /// Resident memory, now and at most, in KiB, the largest of all rounds.
+    /// Resident memory, now and at most, in KiB. The largest of all rounds.
     pub(crate) resident_kib: u64,
     pub(crate) resident_max_kib: u64,
-    /// Why it is absent, if a round failed.
+    /// The reason why the subject is absent, if a round failed.
     pub(crate) absent: Option<String>,
 }
 
@@ -42,7 +42,7 @@ impl Row {
         &SUBJECTS[self.subject]
     }
 
-    /// One round more. What fails does so for this row alone.
+    /// Adds a round. A failure affects this row alone.
     pub(crate) fn play(&mut self, place: &Place, window: Duration) {
         let rounds = self
             .samples
@@ -50,7 +50,7 @@ impl Row {
             .map_or(0, |(_, samples)| samples.len() + 1);
         if let Err(error) = self.try_play(place, window) {
             self.absent = Some(error.to_string());
-            // Keeps this round's place.
+            // Keeps the place of this round.
             for (_, samples) in &mut self.samples {
                 samples.resize(rounds, None);
             }
@@ -75,7 +75,7 @@ impl Row {
         Ok(())
     }
 
-    /// Measures every load; the error is the last one's that failed.
+    /// Measures every load. The error is that of the last one that failed.
     fn measure(&mut self, mut measure: impl FnMut(Load) -> io::Result<Sample>) -> io::Result<()> {
         let mut failed = None;
         for (load, samples) in &mut self.samples {
@@ -102,17 +102,17 @@ impl Row {
             .map_or(&[], |(_, samples)| samples)
     }
 
-    /// A figure over the rounds.
+    /// The median of a value over the rounds.
     pub(crate) fn spread(&self, load: Load, figure: fn(&Sample) -> f64) -> Option<Spread> {
         Spread::of(self.samples(load).iter().flatten().map(figure))
     }
 
-    /// The cost, median over the rounds.
+    /// The median of the cost over the rounds.
     pub(crate) fn cpu_ns(&self, load: Load) -> Option<f64> {
         Some(self.spread(load, |sample| sample.cpu_ns)?.median)
     }
 
-    /// The cost, as a multiple of another row's. Each round's ratio is its own: what disturbed a round disturbed both
+    /// The cost, as a multiple of that of another row. Each round has its own ratio, because a disturbance affects both
     /// sides.
     pub(crate) fn ratio(&self, base: &Self, load: Load) -> Option<Spread> {
         let both = self.samples(load).iter().zip(base.samples(load));
@@ -139,7 +139,7 @@ pub(crate) fn best_peer<'a>(rows: &'a [Row], cell: &Cell, load: Load) -> Option<
         .map(|(row, _)| row)
 }
 
-/// Plays all rounds of rows that belong together, every row once in each.
+/// Runs all rounds of rows that belong together. Each round measures every row once.
 pub(crate) fn play_all(rows: &mut [Row], rounds: usize, place: &Place, window: Duration) {
     for round in 1..=rounds {
         for row in &mut *rows {

@@ -1,4 +1,4 @@
-//! What `--only` and `--quick` leave.
+//! The selection by `--only` and `--quick`.
 
 use crate::cell::{Cell, Load};
 use crate::goals;
@@ -8,8 +8,8 @@ use crate::subject::{SUBJECTS, Side};
 /// Parts of the report beside the cells.
 const PARTS: [&str; 5] = ["routes", "sessions", "receivers", "latency", "memory"];
 
-/// The words of `--only`, each with its own kind of names. A word that names a part narrows to such parts; else one
-/// that names cells or loads narrows to cells; subjects narrow everywhere, and the yardstick always runs.
+/// The words of `--only`. A word that names a part selects such parts. Otherwise, one that names cells or loads selects
+/// cells. Subjects are selected everywhere, and the yardstick always runs.
 pub(crate) struct Selection {
     subjects: Vec<String>,
     cells: Vec<String>,
@@ -63,7 +63,7 @@ impl Selection {
             && (!self.is_quick || is_goal())
     }
 
-    /// The rows of all cells that are left.
+    /// The rows of all selected cells.
     pub(crate) fn rows(&self) -> Vec<Row> {
         let mut rows = Vec::new();
         for cell in Cell::all() {
@@ -86,7 +86,7 @@ impl Selection {
     }
 }
 
-/// As `--only` knows it.
+/// The name of a load for `--only`.
 fn load_name(load: Load) -> String {
     format!("{load:?}").to_lowercase()
 }

@@ -1,4 +1,4 @@
-//! How the cost grows: with routes, with sessions, with receivers.
+//! How the cost grows with routes, with sessions, and with receivers.
 
 use crate::cell::{Cell, Load, Talk, Way};
 use crate::exchange;
@@ -6,7 +6,7 @@ use crate::row::Row;
 use crate::subject::{SUBJECTS, Side};
 use crate::table::{aligned, grouped};
 
-/// Destinations that the sender of the routes' series sends to in turn.
+/// Number of destinations that the sender of the series of routes sends to, in turn.
 const DESTINATIONS: usize = 1024;
 
 /// Points of one curve, for each subject.
@@ -18,8 +18,8 @@ pub(crate) struct Series {
     pub(crate) rows: Vec<Row>,
 }
 
-/// All three; `is_quick` leaves points out. The last point of the sessions is as many as there may be open files, at
-/// most.
+/// All three curves; `is_quick` leaves points out. The last point of the sessions is limited by the number of files
+/// that may be open.
 pub(crate) fn all(is_quick: bool, files_max: u64) -> Vec<Series> {
     let pick = |quick: &[usize], full: &[usize]| {
         if is_quick {
@@ -87,7 +87,7 @@ pub(crate) fn all(is_quick: bool, files_max: u64) -> Vec<Series> {
 }
 
 impl Series {
-    /// Makes the rows of the subjects that are wanted.
+    /// Makes the rows of the selected subjects.
     pub(crate) fn prepare(&mut self, wanted: impl Fn(&str) -> bool) {
         for (_, cell) in &self.points {
             for (number, subject) in SUBJECTS.iter().enumerate() {
@@ -101,7 +101,7 @@ impl Series {
         }
     }
 
-    /// A line for each point, a column for each subject.
+    /// The table of a curve: a line for each point, a column for each subject.
     pub(crate) fn table(&self) -> String {
         let mut subjects: Vec<_> = self.rows.iter().map(|row| row.subject).collect();
         subjects.sort_unstable();

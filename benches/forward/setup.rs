@@ -1,10 +1,10 @@
-//! What a forwarder is to do.
+//! The work that a forwarder has to do.
 
 use crate::cell::Cell;
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// What a forwarder is to do.
+/// The work that a forwarder has to do.
 pub(crate) struct Setup<'a> {
     pub(crate) listen: SocketAddr,
     pub(crate) upstreams: &'a [SocketAddr],
@@ -13,6 +13,6 @@ pub(crate) struct Setup<'a> {
     pub(crate) folder: &'a Path,
     /// The largest receive buffer that setsockopt grants without privilege, in bytes.
     pub(crate) receive_buffer: usize,
-    /// The most files that it may have open.
+    /// Largest number of files that the forwarder may have open.
     pub(crate) files_max: u64,
 }

@@ -1,4 +1,4 @@
-//! The forwarders that are compared, each as a process of its own, pinned to one processor and ended with the value
+//! The forwarders that are compared. Each is a process of its own, pinned to one processor, which ends with the value
 //! that holds it.
 
 use crate::cell::{Cell, Talk, Way};
@@ -13,10 +13,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Every subject, the yardstick first; the others as they are fastest. nginx appears twice: `proxy_responses 0` is how
-/// one tells it that nobody answers, and makes a session of every datagram. udispatch too: with `ttl = 64` it need not
-/// ask for the TTL of each datagram, and loops are not damped. By hand with sessions too, to show that the yardstick is
-/// the faster one.
+/// Every subject, the yardstick first, and the others as fast as they can be. nginx appears twice: `proxy_responses 0`
+/// says that no replies come, and makes a session of every datagram. udispatch appears twice: with `ttl = 64` it need
+/// not ask for the TTL of each datagram, and loops are not damped. So does the forwarder with sessions by hand, to show
+/// that the yardstick is the faster one.
 pub(crate) const SUBJECTS: [Subject; 9] = [
     Subject {
         name: "by hand",
@@ -83,16 +83,16 @@ pub(crate) const SUBJECTS: [Subject; 9] = [
     },
 ];
 
-/// How long a subject may take to end after SIGTERM.
+/// Longest time that a subject may take to end after SIGTERM.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
-/// What a subject is in the comparison.
+/// The role of a subject in the comparison.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Side {
     Yardstick,
     Ours,
     Peer,
-    /// Another way to run one of the above, left out of the summary.
+    /// Another way to run one of the subjects above, which is left out of the summary.
     Variant,
 }
 
@@ -102,7 +102,7 @@ pub(crate) struct Subject {
     pub(crate) name: &'static str,
     pub(crate) side: Side,
     pub(crate) suits: fn(&Cell) -> bool,
-    /// Whether it cannot be told that one reply ends a session, which holds a port until a time-out then.
+    /// Whether it lacks a setting that ends a session after one reply, so that a session holds a port until a timeout.
     pub(crate) lingers: bool,
     command: fn(&Setup) -> io::Result<Command>,
 }
@@ -140,7 +140,7 @@ fn suits_socat(cell: &Cell) -> bool {
 }
 
 impl Subject {
-    /// Starts the forwarder on `cpu`; the error is the reason why it is absent.
+    /// Starts the forwarder on `cpu`. The error is the reason why it is absent.
     pub(crate) fn start(
         &self,
         cell: &Cell,
@@ -183,7 +183,7 @@ impl Subject {
     }
 }
 
-/// A forwarder's process.
+/// The process of a forwarder.
 pub(crate) struct Running {
     child: Child,
     pub(crate) listen: SocketAddr,
@@ -191,12 +191,12 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// The process and all that it has started.
+    /// The process and all processes that it has started.
     pub(crate) fn family(&self) -> Vec<u32> {
         sys::family(self.child.id())
     }
 
-    /// An error, with the last thing it said, if the forwarder has ended by itself.
+    /// Returns an error, with the last output of the forwarder, if it has ended by itself.
     pub(crate) fn check_alive(&mut self) -> io::Result<()> {
         let Some(status) = self.child.try_wait()? else {
             return Ok(());
@@ -209,7 +209,7 @@ impl Running {
         Err(io::Error::other(format!("ended with {status}: {last}")))
     }
 
-    /// Lets it stand still.
+    /// Stops the forwarder by SIGSTOP.
     pub(crate) fn stop(&self) -> io::Result<()> {
         sys::stop(&self.family())
     }
@@ -218,8 +218,8 @@ impl Running {
         sys::signal_group(self.child.id(), libc::SIGCONT)
     }
 
-    /// The processor's time that it takes for what happens meanwhile, in nanoseconds. It stands still before and runs
-    /// after.
+    /// The processor time that the forwarder takes during the action, in nanoseconds. It is stopped before and runs
+    /// afterwards.
     pub(crate) fn cost<T>(
         &mut self,
         act: impl FnOnce(&Self) -> io::Result<T>,
@@ -235,7 +235,7 @@ impl Running {
         Ok((result, (after - before) as f64))
     }
 
-    /// A number of /proc/PID/status, in KiB, over the process and all that it has started.
+    /// A number of /proc/PID/status, in KiB, summed over the process and all that it has started.
     pub(crate) fn status_kib(&self, field: &str) -> u64 {
         self.family()
             .iter()
@@ -245,17 +245,17 @@ impl Running {
 }
 
 impl Drop for Running {
-    /// SIGTERM, so that the forwarder ends as it does in service; SIGKILL if it does not.
+    /// Sends SIGTERM, so that the forwarder ends as it does in service, and SIGKILL if it does not.
     fn drop(&mut self) {
         let pid = self.child.id();
-        // SIGCONT too: an error may have left it stopped.
+        // It gets SIGCONT, too, because an error may have left it stopped.
         let _ = sys::signal(pid, libc::SIGTERM);
         let _ = sys::signal_group(pid, libc::SIGCONT);
         let limit = Instant::now() + END_LIMIT;
         while Instant::now() < limit && matches!(sys::ended(pid), Ok(false)) {
             thread::sleep(Duration::from_millis(2));
         }
-        // Whatever is left of it, and what it started and did not end.
+        // This kills what is left of it, and what it started and did not end.
         let _ = sys::signal_group(pid, libc::SIGKILL);
         let _ = self.child.wait();
     }

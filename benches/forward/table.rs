@@ -1,8 +1,8 @@
-//! Figures of several rounds, and Markdown tables, padded so that they read as well on a terminal.
+//! Results of several rounds, and Markdown tables, padded so that they can be read on a terminal, too.
 
 use std::fmt::Write;
 
-/// Median and extremes of some figures.
+/// The median and the extremes of some values.
 pub(crate) struct Spread {
     pub(crate) median: f64,
     pub(crate) min: f64,
@@ -10,7 +10,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// Nothing of nothing.
+    /// The summary of no values.
     pub(crate) fn of(figures: impl Iterator<Item = f64>) -> Option<Self> {
         let mut figures: Vec<_> = figures.collect();
         figures.sort_by(f64::total_cmp);
@@ -25,7 +25,7 @@ impl Spread {
     }
 }
 
-/// Digits in groups of three: `10,000`.
+/// Digits in groups of three, such as `10,000`.
 pub(crate) fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -38,8 +38,8 @@ pub(crate) fn grouped(number: usize) -> String {
     text
 }
 
-/// A Markdown table with its columns padded; the first row is its head. The first `words` columns stand left, figures
-/// right.
+/// A Markdown table with padded columns. The first row is its head. The first `words` columns are aligned left, and
+/// numbers are aligned right.
 pub(crate) fn aligned(table: &[Vec<String>], words: usize) -> String {
     let columns = table.first().map_or(0, Vec::len);
     let width = |column: usize| {

@@ -1,5 +1,5 @@
-//! One way: the sender and the receivers, one thread that does both in turns, so that neither waits for the other's
-//! time slice.
+//! Forwarding without replies: the sender and the receivers, one thread that does both in turns, so that neither waits
+//! for the other's time slice.
 
 use crate::cell::{Cell, Load, Way};
 use crate::commands;
@@ -11,32 +11,32 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-/// Largest backlog, in datagrams, however large the receive buffer.
+/// Largest backlog in datagrams, however large the receive buffer.
 const BACKLOG_MAX: usize = 8192;
-/// Datagrams that a flood sends between two looks at the receivers.
+/// Number of datagrams that a flood sends between two reads of the receivers.
 const FLOOD_TURN: usize = 128;
-/// After this long without a delivery nothing more is expected. Others may hold the forwarder's processor for some time
-/// slices.
+/// Time without a delivery after which nothing more is expected. Other processes may have the forwarder's processor for
+/// some time slices.
 const QUIET: Duration = Duration::from_millis(100);
-/// How long to wait for the answer to a probe before the next one.
+/// Time to wait for the delivery of a probe before the next one.
 const PROBE: Duration = Duration::from_millis(10);
-/// How long a subject may take until it forwards its first datagram.
+/// Longest time that a subject may take until it forwards its first datagram.
 const START_LIMIT: Duration = Duration::from_secs(5);
-/// Messages that a receiver takes at once.
+/// Number of messages that a receiver takes at once.
 const RECEIVER_SLOTS: usize = 64;
-/// A receiver copies no more of a datagram than this; MSG_TRUNC makes the kernel tell its length all the same.
+/// Number of bytes of a datagram that a receiver copies. MSG_TRUNC makes the kernel report its whole length.
 const GLANCE_BYTES: usize = 64;
-/// Receive buffer of a receiver, in bytes, if the process may have that much.
+/// Receive buffer of a receiver in bytes, if the process may have that much.
 const RECEIVER_BUFFER_BYTES: usize = 256 << 20;
 
-/// What one subject did in one cell, one round, under one load.
+/// The results of one subject in one cell, one round, under one load.
 #[derive(Clone, Copy)]
 pub(crate) struct Sample {
-    /// The processor's time of the whole forwarder for each datagram that a receiver was handed, in nanoseconds.
+    /// Processor time of the whole forwarder for each datagram that a receiver got, in nanoseconds.
     pub(crate) cpu_ns: f64,
-    /// Datagrams delivered, of those that should have been.
+    /// The share of datagrams that were delivered, of those that should have been.
     pub(crate) delivered: f64,
-    /// The forwarder's time on the processor, of the time that passed.
+    /// The share of time for which the forwarder was on the processor.
     pub(crate) busy: f64,
 }
 
@@ -45,7 +45,7 @@ struct Receivers {
     sockets: Vec<UdpSocket>,
     batch: ReceiveBatch,
     size: usize,
-    /// Datagrams taken so far, by all receivers.
+    /// Number of datagrams taken so far, by all receivers.
     taken: u64,
 }
 
@@ -79,8 +79,8 @@ impl Receivers {
         self.sockets.iter().map(UdpSocket::local_addr).collect()
     }
 
-    /// Takes all that is there. Every datagram must be as long as it was sent: a forwarder that glues them together is
-    /// no forwarder.
+    /// Takes all that has come. Every datagram must be as long as it was sent: a forwarder that joins them does not
+    /// count.
     fn drain(&mut self) -> io::Result<()> {
         for socket in &self.sockets {
             loop {
@@ -111,7 +111,7 @@ impl Receivers {
         Ok(())
     }
 
-    /// Drains until `goal` datagrams have come or none has come for so long; says when the last one came.
+    /// Drains until `goal` datagrams have come, or none has come for this long. Returns when the last one came.
     fn drain_until(&mut self, goal: u64, quiet: Duration) -> io::Result<Instant> {
         let mut quiet_since = Instant::now();
         while self.taken < goal && quiet_since.elapsed() < quiet {
@@ -124,7 +124,7 @@ impl Receivers {
         Ok(quiet_since)
     }
 
-    /// How often a receiver's own buffer was full: what is dropped there was paid for but not counted.
+    /// Number of times that a receiver's own buffer was full. What is dropped there has cost time, but is not counted.
     fn drops(&self) -> io::Result<u32> {
         self.sockets.iter().map(sys::socket_drops).sum()
     }
@@ -137,13 +137,13 @@ struct Sender {
     means: Means,
 }
 
-/// What it sends with.
+/// The means by which the sender sends.
 enum Means {
     /// Ordinary datagrams on a connected socket.
     Plain(PlainSend),
     /// Trains on a connected socket.
     Segmented(SegmentedSend, Vec<u8>),
-    /// Ordinary datagrams to many addresses in turn; the number is the next one's.
+    /// Ordinary datagrams to many addresses in turn, and the number of the next one.
     Spread(Box<Datagrams>, usize),
 }
 
@@ -167,7 +167,7 @@ impl Sender {
         })
     }
 
-    /// Sends about `count` datagrams, whole trains; returns how many.
+    /// Sends about `count` datagrams, in whole trains. Returns their number.
     fn send(&mut self, count: usize) -> io::Result<u64> {
         let mut sent = 0;
         let socket = self.socket.as_raw_fd();
@@ -194,7 +194,7 @@ impl Sender {
     }
 }
 
-/// A datagram to each destination, all over the routes' prefixes.
+/// A datagram to each destination, distributed over the prefixes of the routes.
 fn spread(way: &Way, port: u16) -> Datagrams {
     /// A prime, so that neighbours are far from each other and every route has its turn.
     const STRIDE: usize = 7919;
@@ -208,8 +208,8 @@ fn spread(way: &Way, port: u16) -> Datagrams {
     datagrams
 }
 
-/// How many datagrams of such a sender surely fit into the receive buffer that anyone may ask for, as trains and cut
-/// into single ones.
+/// Number of datagrams of such a sender that certainly fit into the receive buffer that any process may ask for, as
+/// trains and cut into single ones.
 fn backlog(way: &Way) -> io::Result<usize> {
     let way = &Way {
         destinations: 1,
@@ -232,7 +232,7 @@ fn backlog(way: &Way) -> io::Result<usize> {
         }
         least = least.min(sent);
     }
-    // A quarter is left free: the memory that a datagram is charged with varies a little.
+    // A quarter is left free, because the memory that is charged for a datagram varies a little.
     Ok((least * 3 / 4 / way.train).max(1) * way.train)
 }
 
@@ -247,7 +247,7 @@ pub(crate) struct Trial<'a> {
 }
 
 impl<'a> Trial<'a> {
-    /// Starts the forwarder and waits until it forwards; the error is the reason why it is absent.
+    /// Starts the forwarder and waits until it forwards. The error is the reason why it is absent.
     pub(crate) fn start(subject: &Subject, way: &Way, place: &'a Place) -> io::Result<Self> {
         let backlog = backlog(way)?;
         let mut receivers = Receivers::new(way, place)?;
@@ -270,11 +270,11 @@ impl<'a> Trial<'a> {
                     "forwarded nothing within {limit} s"
                 )));
             }
-            // Refused while nobody is bound there yet.
+            // The send is refused while no socket is bound there yet.
             let _ = probe.send(1);
             receivers.drain_until(way.fanout as u64, PROBE)?;
         }
-        // The earlier probes' copies, should they still come.
+        // These are copies of earlier probes that may still come.
         receivers.drain_until(u64::MAX, QUIET)?;
         let sender = Sender::new(way, running.listen)?;
         Ok(Self {
@@ -287,7 +287,7 @@ impl<'a> Trial<'a> {
         })
     }
 
-    /// Loads the forwarder for `window` and says what that cost.
+    /// Loads the forwarder for `window` and returns what that cost.
     pub(crate) fn measure(&mut self, load: Load, window: Duration) -> io::Result<Sample> {
         let (drops_before, taken_before) = (self.receivers.drops()?, self.receivers.taken);
         let Self {
@@ -334,7 +334,7 @@ impl<'a> Trial<'a> {
         })
     }
 
-    /// The forwarder's resident memory, now and at most, in KiB.
+    /// The resident memory of the forwarder, now and at most, in KiB.
     pub(crate) fn resident_kib(&self) -> (u64, u64) {
         (
             self.running.status_kib("VmRSS"),
@@ -343,7 +343,7 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// The loads. Each begins with the forwarder stopped and leaves it running; it says how many datagrams were sent.
+/// The loads. Each begins with the forwarder stopped and leaves it running. It returns the number of datagrams sent.
 struct Turns<'a> {
     place: &'a Place,
     running: &'a Running,
@@ -358,7 +358,8 @@ impl Turns<'_> {
         let limit = Instant::now() + window;
         let mut sent = 0;
         loop {
-            // From the forwarder's own processor, which is free while it stands still: see the main module's text.
+            // The sender runs on the forwarder's own processor, which is free while it is stopped: see the
+            // documentation of the main module.
             sys::pin(self.place.forwarder_cpu)?;
             let burst = self.sender.send(backlog)?;
             sys::pin(self.place.load_cpu)?;

@@ -1,5 +1,6 @@
-//! Batches of datagrams with addresses: who sent each and, with IP_PKTINFO, which of this host's addresses it came to;
-//! and the same for sending. So one socket can be many clients: on loopback every address of 127.0.0.0/8 is one's own.
+//! Batches of datagrams with addresses: the sender of each one and, with IP_PKTINFO, the local address that it came to,
+//! and their counterparts for sending. So one socket can be many clients: on loopback every address of 127.0.0.0/8 is
+//! local.
 
 use super::batch::message;
 use super::checked;
@@ -9,20 +10,20 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::RawFd;
 use std::ptr;
 
-/// Slots for one recvmmsg or sendmmsg, each with a peer's address and room for one of our own.
+/// Slots for one recvmmsg or sendmmsg, each with the address of a peer and space for a local one.
 pub(crate) struct Datagrams {
     headers: Vec<libc::mmsghdr>,
-    // What the headers point to; never moved or resized while they exist.
+    // The headers point to these, which are never moved or resized while the headers exist.
     iovecs: Vec<libc::iovec>,
     names: Vec<libc::sockaddr_in>,
     infos: Vec<Info>,
     bytes: Vec<u8>,
     slot_bytes: usize,
-    /// Length of the control message: 0 without addresses of our own.
+    /// Length of the control message in bytes, or 0 without local addresses.
     control_bytes: usize,
 }
 
-/// A control message that holds an in_pktinfo and nothing else, laid out as CMSG_SPACE does.
+/// A control message that holds only an in_pktinfo, with the layout of CMSG_SPACE.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 struct Info {
@@ -33,7 +34,7 @@ struct Info {
 const NAME_BYTES: usize = mem::size_of::<libc::sockaddr_in>();
 
 impl Datagrams {
-    /// `own` tells whether our own addresses are told and named (the socket needs IP_PKTINFO for the former).
+    /// `own` says whether local addresses are received and sent. For receiving them, the socket needs IP_PKTINFO.
     pub(crate) fn new(slots: usize, slot_bytes: usize, own: bool) -> Self {
         // SAFETY: a sockaddr_in is made of integers, for which zero is a value.
         let mut names: Vec<libc::sockaddr_in> = vec![unsafe { mem::zeroed() }; slots];
@@ -72,7 +73,7 @@ impl Datagrams {
         self.headers.len()
     }
 
-    /// One recvmmsg into the first `slots` slots; returns how many it filled.
+    /// Makes one recvmmsg into the first `slots` slots. Returns how many it filled.
     #[inline]
     pub(crate) fn receive(&mut self, socket: RawFd, slots: usize) -> io::Result<usize> {
         for (header, iovec) in self.headers[..slots].iter_mut().zip(&mut self.iovecs) {
@@ -92,8 +93,8 @@ impl Datagrams {
         Ok(filled)
     }
 
-    /// One sendmmsg of the slots from `first` until `end`, as they were received or set; returns how many the kernel
-    /// took.
+    /// Makes one sendmmsg of the slots from `first` until `end`, as they were received or set. Returns how many the
+    /// kernel took.
     #[inline]
     pub(crate) fn send(&mut self, socket: RawFd, first: usize, end: usize) -> io::Result<usize> {
         let headers = &mut self.headers[first..end];
@@ -109,7 +110,7 @@ impl Datagrams {
         })? as usize)
     }
 
-    /// Who sent the datagram in a slot, or whom it is for.
+    /// The sender of the datagram in a slot, or its destination.
     #[inline]
     pub(crate) fn peer(&self, slot: usize) -> SocketAddrV4 {
         let name = &self.names[slot];
@@ -128,7 +129,7 @@ impl Datagrams {
         self.headers[slot].msg_hdr.msg_namelen = NAME_BYTES as _;
     }
 
-    /// Which of our own addresses the datagram in a slot came to, if the kernel told.
+    /// The local address that the datagram in a slot came to, if the kernel reported it.
     #[inline]
     pub(crate) fn own(&self, slot: usize) -> Option<Ipv4Addr> {
         let Info { head, info } = &self.infos[slot];
@@ -158,7 +159,7 @@ impl Datagrams {
         &self.bytes[start..start + self.iovecs[slot].iov_len]
     }
 
-    /// The whole room of a slot, to be filled by other means; `set_len` says how far it was.
+    /// The whole space of a slot, to be filled by other means. `set_len` then sets the length.
     #[inline]
     pub(crate) fn room(&mut self, slot: usize) -> &mut [u8] {
         &mut self.bytes[slot * self.slot_bytes..][..self.slot_bytes]

@@ -11,13 +11,13 @@ use std::slice;
 /// Slots for one recvmmsg, with the headers made once and reused.
 pub(crate) struct ReceiveBatch {
     headers: Vec<libc::mmsghdr>,
-    // What the headers point to; never moved or resized while they exist.
+    // The headers point to these, which are never moved or resized while the headers exist.
     iovecs: Vec<libc::iovec>,
     _controls: Vec<Control>,
     _bytes: Vec<u8>,
 }
 
-/// Room for the control messages of one received message: UDP_GRO's segment size is an int.
+/// Space for the control messages of one received message. The segment size of UDP_GRO is an int.
 #[repr(align(8))]
 #[derive(Clone, Copy)]
 struct Control([u8; CONTROL_BYTES]);
@@ -49,7 +49,7 @@ impl ReceiveBatch {
         }
     }
 
-    /// One recvmmsg into the first `slots` slots; returns how many it filled.
+    /// Makes one recvmmsg into the first `slots` slots. Returns how many it filled.
     #[inline]
     pub(crate) fn receive(
         &mut self,
@@ -71,7 +71,7 @@ impl ReceiveBatch {
         self.headers[slot].msg_len as usize
     }
 
-    /// The filled slot's bytes, to be gathered into a send.
+    /// The bytes of the filled slot, to be gathered into a send.
     #[inline]
     pub(crate) fn iovec(&self, slot: usize) -> libc::iovec {
         libc::iovec {
@@ -80,7 +80,7 @@ impl ReceiveBatch {
         }
     }
 
-    /// The filled slot's bytes, to be copied.
+    /// The bytes of the filled slot, to be copied.
     #[inline]
     pub(crate) fn bytes(&self, slot: usize) -> &[u8] {
         let iovec = self.iovec(slot);
@@ -88,9 +88,9 @@ impl ReceiveBatch {
         unsafe { slice::from_raw_parts(iovec.iov_base.cast(), iovec.iov_len) }
     }
 
-    /// Size of the datagrams that the slot holds (the kernel's word if it is a train, else the one datagram's length),
-    /// and the header made ready for the next receive, which the kernel spoils only where it left a control message or
-    /// shortened one.
+    /// Returns the size of the datagrams in the slot: the segment size of a train, or the length of a single datagram.
+    /// Prepares the header for the next receive, because the kernel changes it where it adds or shortens a control
+    /// message.
     #[inline]
     pub(crate) fn take_segment(&mut self, slot: usize) -> usize {
         let len = self.len(slot);
@@ -113,7 +113,7 @@ impl ReceiveBatch {
     }
 }
 
-/// A message header over the caller's pointers; it is as valid as they are.
+/// A message header over the caller's pointers. It is valid as long as they are.
 pub(crate) fn message(
     iovecs: *mut libc::iovec,
     iovec_count: usize,
@@ -129,12 +129,12 @@ pub(crate) fn message(
     header
 }
 
-/// A send that leaves as several datagrams of one size: the iovecs are gathered and cut by the kernel (UDP_SEGMENT).
+/// A send of several datagrams of one size: the kernel gathers the iovecs and cuts the result (UDP_SEGMENT).
 pub(crate) struct SegmentedSend {
     control: Control16,
 }
 
-/// UDP_SEGMENT's value is a u16.
+/// The type of the value of UDP_SEGMENT, a u16.
 #[repr(align(8))]
 struct Control16([u8; CONTROL16_BYTES]);
 
@@ -164,7 +164,7 @@ impl SegmentedSend {
         send
     }
 
-    /// One sendmsg on a connected socket; `segment` is 0 for an ordinary datagram.
+    /// Makes one sendmsg on a connected socket. `segment` is 0 for an ordinary datagram.
     #[inline]
     pub(crate) fn send(
         &mut self,
@@ -186,7 +186,7 @@ impl SegmentedSend {
     }
 }
 
-/// Sends the same bytes `count` times as ordinary datagrams, one sendmmsg for at most `headers.len()` of them.
+/// Sends the bytes `count` times as ordinary datagrams, by one sendmmsg for each `headers.len()` of them.
 pub(crate) struct PlainSend {
     headers: Vec<libc::mmsghdr>,
     _iovec: Box<libc::iovec>,

@@ -1,4 +1,4 @@
-//! A set of sockets to wait for, each with a number of the caller's.
+//! A set of sockets to wait for, each with a number that the caller chooses.
 
 use super::checked;
 use std::io;
@@ -11,7 +11,7 @@ pub(crate) struct Epoll {
 }
 
 impl Epoll {
-    /// For at most so many events at once.
+    /// An instance for at most this many events at once.
     pub(crate) fn new(events: usize) -> io::Result<Self> {
         // SAFETY: the call touches no memory.
         let fd = checked(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
@@ -23,7 +23,7 @@ impl Epoll {
         })
     }
 
-    /// Watches a socket for datagrams, level-triggered; closing it ends that.
+    /// Watches a socket for datagrams, level-triggered, until the socket is closed.
     pub(crate) fn add(&self, socket: &impl AsRawFd, number: u64) -> io::Result<()> {
         let mut event = libc::epoll_event {
             events: libc::EPOLLIN as u32,
@@ -35,7 +35,7 @@ impl Epoll {
             .map(drop)
     }
 
-    /// Waits until at least one is ready; returns how many are.
+    /// Waits until at least one socket is ready. Returns how many are.
     pub(crate) fn wait(&mut self) -> io::Result<usize> {
         let (events, room) = (self.events.as_mut_ptr(), self.events.len() as libc::c_int);
         // SAFETY: the kernel writes at most `room` events, which is how many there are.

@@ -1,5 +1,5 @@
-//! Two network namespaces, joined by a veth pair: this host, where the bench and all that it starts run from then on,
-//! and another one, for receivers. Neither has a name, so both are gone when the last process in them has ended,
+//! Two network namespaces, joined by a veth pair: this host, where the benchmark and all that it starts run from then
+//! on, and another one, for receivers. Neither has a name, so both are removed when the last process in them has ended,
 //! however it ends.
 
 use super::checked;
@@ -9,12 +9,12 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 use std::process::{self, Command};
 
-/// The ends of the veth pair, and where they are.
+/// The ends of the veth pair, and their addresses.
 const NEAR: &str = "udbench0";
 const FAR: &str = "udbench1";
 const NEAR_ADDRESS: &str = "198.18.0.1/30";
 const FAR_ADDRESS: &str = "198.18.0.2/30";
-/// Ports that sockets get by themselves, here: nobody else is in the way.
+/// The range of ports that the kernel assigns. No other program uses ports in these namespaces.
 const PORTS: &str = "2048 64000";
 
 /// This host and the other one.
@@ -24,13 +24,13 @@ pub(crate) struct Namespaces {
 }
 
 impl Namespaces {
-    /// Moves the calling thread, the only one, to a namespace of its own with another one behind a veth pair. `far_cpu`
-    /// does all that the kernel of the other host does on receiving. The error says what was in the way; nothing has
-    /// changed then.
+    /// Moves the calling thread, which must be the only one, to a namespace of its own, with another one behind a veth
+    /// pair. `far_cpu` does all work of the other host's kernel on receiving. The error says why that failed, and
+    /// nothing has changed then.
     pub(crate) fn enter(far_cpu: usize) -> io::Result<Self> {
         let before = current()?;
         Self::make(far_cpu).inspect_err(|_| {
-            // Where this fails too, the bench is in a namespace without a network, and every row says so.
+            // If this fails, too, the benchmark is in a namespace without a network, and every row says so.
             let _ = set(&before);
         })
     }
@@ -48,26 +48,26 @@ impl Namespaces {
         run(&format!(
             "ip link set lo up && ip address add {NEAR_ADDRESS} dev {NEAR} && ip link set {NEAR} up"
         ))?;
-        // Not writable everywhere; the rows with most sessions say so then.
+        // This file is not writable everywhere. The rows with most sessions then say so.
         let _ = run(&format!(
             "echo {PORTS} > /proc/sys/net/ipv4/ip_local_port_range"
         ));
         namespaces.far(|| {
             run(&format!("ip link set lo up && ip address add {FAR_ADDRESS} dev {FAR} && ip link set {FAR} up"))?;
-            // /sys shows the devices of the namespace that it was mounted in, so it is mounted anew, for that command
-            // alone.
+            // /sys shows the devices of the namespace in which it was mounted, so it is mounted anew, for this command
+            // only.
             let queue = format!("/sys/class/net/{FAR}/queues/rx-0/rps_cpus");
             run(&format!("unshare -m sh -c 'mount -t sysfs sysfs /sys && echo {:x} > {queue}'", 1_u64 << far_cpu))
         })?;
         Ok(namespaces)
     }
 
-    /// The other host's address.
+    /// The address of the other host.
     pub(crate) fn far_address() -> Ipv4Addr {
         Ipv4Addr::new(198, 18, 0, 2)
     }
 
-    /// Does something on the other host. Sockets that it makes stay there.
+    /// Runs a function on the other host. The sockets that it makes stay there.
     pub(crate) fn far<T>(&self, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         set(&self.far)?;
         let result = act();

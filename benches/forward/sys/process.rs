@@ -1,4 +1,4 @@
-//! Processes that the bench starts: pinned, stopped, continued, ended, and what they cost.
+//! Processes that the benchmark starts: how they are pinned, stopped, continued and ended, and what they cost.
 
 use super::{checked, pin};
 use std::fs;
@@ -9,11 +9,11 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long the children of a stopped process may take to stop too.
+/// Longest time that the children of a stopped process may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
 
-/// Makes the command's process start pinned to `cpu`, at the head of a process group, and die with the bench even while
-/// it is stopped.
+/// Makes the process of the command start pinned to `cpu`, as the leader of a process group. It is killed when the
+/// benchmark ends, even while it is stopped.
 pub(crate) fn pinned_child(command: &mut Command, cpu: usize) {
     let in_child = move || {
         // SAFETY: PR_SET_PDEATHSIG takes a signal number and touches no memory.
@@ -25,19 +25,19 @@ pub(crate) fn pinned_child(command: &mut Command, cpu: usize) {
     unsafe { command.pre_exec(in_child) };
 }
 
-/// Sends a signal to a process that the bench started.
+/// Sends a signal to a process that the benchmark started.
 pub(crate) fn signal(pid: u32, signal: libc::c_int) -> io::Result<()> {
     // SAFETY: kill touches no memory of ours.
     checked(unsafe { libc::kill(pid as libc::pid_t, signal) }).map(drop)
 }
 
-/// Sends a signal to a process that the bench started and to all that it has started itself.
+/// Sends a signal to a process that the benchmark started and to all that it has started itself.
 pub(crate) fn signal_group(pid: u32, signal: libc::c_int) -> io::Result<()> {
     // SAFETY: kill touches no memory of ours.
     checked(unsafe { libc::kill(-(pid as libc::pid_t), signal) }).map(drop)
 }
 
-/// Stops a child with all that it has started; returns when every thread stands still.
+/// Stops a child and all that it has started. Returns when every thread has stopped.
 pub(crate) fn stop(family: &[u32]) -> io::Result<()> {
     signal_group(family[0], libc::SIGSTOP)?;
     let mut status = 0;
@@ -46,7 +46,7 @@ pub(crate) fn stop(family: &[u32]) -> io::Result<()> {
     if !libc::WIFSTOPPED(status) {
         return Err(io::Error::other("the process ended while it was measured"));
     }
-    // Of its children only the process itself is told.
+    // waitpid(2) only reports the child itself, and not its children.
     let limit = Instant::now() + STOP_LIMIT;
     while family[1..]
         .iter()
@@ -60,7 +60,7 @@ pub(crate) fn stop(family: &[u32]) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a child has ended; it stays there to be waited for.
+/// Whether a child has ended. It can still be waited for.
 pub(crate) fn ended(pid: u32) -> io::Result<bool> {
     // SAFETY: a siginfo_t is made of integers and pointers, for which zero is a value.
     let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
@@ -88,13 +88,13 @@ pub(crate) fn family(pid: u32) -> Vec<u32> {
     family
 }
 
-/// The letter that /proc gives for the state of a process, while it is there.
+/// The letter that /proc gives for the state of a process, while it exists.
 fn state(pid: u32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
-/// The processor's clock of whole processes, in nanoseconds: user and system time of all their threads.
+/// The processor clock of whole processes, in nanoseconds: the user and system time of all their threads.
 pub(crate) struct CpuClock(Vec<libc::clockid_t>);
 
 impl CpuClock {
@@ -125,7 +125,7 @@ impl CpuClock {
     }
 }
 
-/// One number, in KiB, of a process's status file, e.g. `VmRSS`.
+/// One number of a process's status file in KiB, e.g. `VmRSS`.
 pub(crate) fn status_kib(pid: u32, field: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status
