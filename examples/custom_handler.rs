@@ -1,4 +1,4 @@
-//! A whole daemon with a handler of one's own beside the built-in ones: `rot13` answers with every letter moved by
+//! A complete daemon with a handler of one's own beside the built-in ones: `rot13` replies with every letter moved by
 //! thirteen places.
 //!
 //! ```sh
@@ -12,9 +12,9 @@
 //! cargo run --example custom_handler -- handlers rot13
 //! ```
 //!
-//! That is all it takes: a kind (name, settings, how they are read), a handler spec (what it needs, how each worker's
-//! handler is built) and a handler (what it does with a datagram). The command line, the checks, `explain` and the
-//! ledger come along.
+//! It takes a kind (name, settings, how they are read), a handler spec (what it needs, how each worker's handler is
+//! built) and a handler (what it does with a datagram). The command line, the checks, `explain` and the ledger need no
+//! further code.
 
 use std::process::ExitCode;
 
@@ -44,12 +44,12 @@ const ROT13: Kind = Kind {
 #[derive(Debug, Clone)]
 struct Rot {
     places: u8,
-    /// Used again for each answer: a handler on the data path allocates nothing.
+    /// The buffer is reused for each reply, because a handler on the data path allocates nothing.
     answer: Vec<u8>,
 }
 
 impl HandlerSpec for Rot {
-    /// An answer needs the source to go to, the destination to leave from, and the TTL to be damped by.
+    /// A reply needs the source to go to, the destination to be sent from, and the TTL for its own.
     fn needs(&self) -> Needs {
         Needs {
             source: true,
@@ -79,7 +79,7 @@ impl Handler for Rot {
             });
             self.answer.clear();
             self.answer.extend(moved);
-            // The reply filter decides whether this sender may be answered at all; its reasons go into the ledger.
+            // The reply policy decides whether this sender may get a reply. Its reasons are counted in the ledger.
             cx.reply(datagram, &self.answer, &ReplyPolicy::default())
         });
     }

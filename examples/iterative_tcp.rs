@@ -1,17 +1,16 @@
-//! The simplest TCP server there is, made parallel without a thread: start it several times.
+//! The simplest TCP server, made parallel without a thread: start it several times.
 //!
 //! ```sh
 //! cargo run --example iterative_tcp 127.0.0.1:7000    # in as many terminals as you like
 //! nc 127.0.0.1 7000                                   # in some others
 //! ```
 //!
-//! Each process serves one connection to its end before it accepts the next, so with one process
-//! the second `nc` gets no greeting until the first one ends. Because of SO_REUSEPORT several
-//! processes can listen on the same port, and the kernel spreads new connections over them: N
-//! processes serve N connections at once.
+//! Each process serves one connection to its end before it accepts the next. With one process, the second `nc` gets no
+//! greeting until the first one ends. Because of SO_REUSEPORT several processes can listen on the same port, and the
+//! kernel distributes new connections over them: N processes serve N connections at once.
 //!
-//! The spreading is by a hash of the addresses and ports, not by who is idle. A connection may wait
-//! behind a busy process while another process has nothing to do.
+//! The kernel distributes by a hash of the addresses and ports, and does not know which process is idle. A connection
+//! may wait behind a busy process while another process has nothing to do.
 
 use socket2::{Domain, Protocol, Socket, Type};
 use std::env;
@@ -19,7 +18,7 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{self, ExitCode};
 
-/// How many connections may wait in the kernel while one is served.
+/// Number of connections that may wait in the kernel while one is served.
 const BACKLOG: i32 = 128;
 
 fn main() -> ExitCode {
@@ -53,7 +52,7 @@ fn run(address: SocketAddr) -> io::Result<()> {
         println!("serving {client}");
         match serve(stream) {
             Ok(()) => println!("finished {client}"),
-            // A client that breaks off ends its own connection, never the server.
+            // A client that disconnects ends its own connection, never the server.
             Err(error) => println!("finished {client}: {error}"),
         }
     }
@@ -68,7 +67,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Greets, then echoes until the client has said all it has to say.
+/// Greets, then echoes until the client has closed its side.
 fn serve(stream: TcpStream) -> io::Result<()> {
     (&stream).write_all(format!("served by PID {}\n", process::id()).as_bytes())?;
     io::copy(&mut &stream, &mut &stream)?;

@@ -1,16 +1,16 @@
-//! Which sockets may share a port? Tries every combination and prints what this kernel allows.
+//! Which sockets may share a port? This example tries every combination and prints what the kernel allows.
 //!
 //! ```sh
 //! cargo run --example reuse_rules            # one user's sockets
 //! sudo target/debug/examples/reuse_rules     # and those of two users
 //! ```
 //!
-//! A row is what the first and the second socket have set before they bind: nothing, SO_REUSEADDR
-//! (ADDR), SO_REUSEPORT (PORT) or both. A column is the two addresses they bind, always with the
-//! same port. A cell is what the second socket gets: `ok`, or the name of the error.
+//! A row has the options that the first and the second socket set before they bind: none, SO_REUSEADDR (ADDR),
+//! SO_REUSEPORT (PORT) or both. A column has the two addresses that they bind, always with the same port. A cell is the
+//! result of the second socket: `ok`, or the name of the error.
 //!
-//! It is done at once and stays on loopback. It leaves some connections in TIME_WAIT, which the
-//! kernel forgets after a minute.
+//! It takes a moment and stays on loopback. It leaves some connections in TIME_WAIT, which the kernel removes after a
+//! minute.
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fmt::Display;
@@ -48,10 +48,10 @@ const COLUMNS: [Column; 5] = [
     Column(["wildcard", "twice"], ANY, ANY),
 ];
 const MULTICAST: Column = Column(["same", "group"], GROUP, GROUP);
-/// The first socket is gone, and one connection that it accepted is in TIME_WAIT.
+/// The first socket is closed, and one connection that it accepted is in TIME_WAIT.
 const TIME_WAIT: Column = Column(["same, in", "TIME_WAIT"], ONE, ONE);
 
-/// What the sockets of a table do besides binding. TCP sockets listen, too.
+/// What the sockets of a table do after binding. TCP sockets listen, too.
 #[derive(Clone, Copy)]
 struct Rule {
     title: &'static str,
@@ -167,7 +167,7 @@ fn print_row<Cell: Display>(flags: [&str; 2], cells: impl IntoIterator<Item = Ce
     println!("{}", row.trim_end());
 }
 
-/// One cell: what the second socket gets. An error is one of the preparations, not a result.
+/// One cell: the result of the second socket. An error is one of the preparations, and not a result.
 fn try_pair(rule: &Rule, column: Column, first: Flags, second: Flags) -> io::Result<String> {
     let port = free_port()?;
     let first = open(rule.kind, first)?;
@@ -181,7 +181,7 @@ fn try_pair(rule: &Rule, column: Column, first: Flags, second: Flags) -> io::Res
     if column == TIME_WAIT {
         leave_in_time_wait(&first, port)?;
     }
-    // Held to the end of this function, unless only TIME_WAIT is to be left of it.
+    // The first socket stays open to the end of this function, unless only its TIME_WAIT is wanted.
     let first = (column != TIME_WAIT).then_some(first);
 
     let second = open(rule.kind, second)?;
@@ -215,8 +215,8 @@ fn bind(socket: &Socket, address: Ipv4Addr, port: u16) -> io::Result<()> {
     Ok(())
 }
 
-/// Leaves one accepted connection in TIME_WAIT. That state is on the side that closes first, so the
-/// server's end is made to.
+/// Leaves one accepted connection in TIME_WAIT. The side that closes first gets that state, so the server's end closes
+/// first.
 fn leave_in_time_wait(listener: &Socket, port: u16) -> io::Result<()> {
     let client = TcpStream::connect((ONE, port))?;
     let (mut server, _) = listener.accept()?;
@@ -227,8 +227,8 @@ fn leave_in_time_wait(listener: &Socket, port: u16) -> io::Result<()> {
     Ok(())
 }
 
-/// A port that no socket has, on any address. By default the kernel hands out none below 32768, so
-/// it does not become another program's by accident while a cell is tried.
+/// A port that no socket has, on any address. By default the kernel assigns none below 32768, so no other program gets
+/// it by accident while a cell is tried.
 fn free_port() -> io::Result<u16> {
     const LOWEST: u16 = 20000;
     const COUNT: u16 = 10000;

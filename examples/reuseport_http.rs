@@ -5,13 +5,12 @@
 //! for i in $(seq 20); do curl -s http://127.0.0.1:8080/; done
 //! ```
 //!
-//! Each answer names the process that gave it, as in
-//! `Client [127.0.0.1:40000] received msg from Server PID: [1234]`, and all three turn up: the
-//! kernel picks a listener for each new connection by a hash of its addresses and ports.
+//! Each response names the process that sent it, as in `Client [127.0.0.1:40000] received msg from Server PID: [1234]`,
+//! and all three appear: the kernel picks a listener for each new connection by a hash of its addresses and ports.
 //!
-//! A fourth process joins as well, but only if it belongs to the same user. Run it as another one
-//! (`sudo -u nobody ...`) and its bind fails with EADDRINUSE: nobody else can take a share of the
-//! traffic. And all must set SO_REUSEPORT, the first one too.
+//! A fourth process can join, but only if it belongs to the same user. Run it as another one (`sudo -u nobody ...`) and
+//! its bind fails with EADDRINUSE: no one else can take a share of the traffic. All of them must set SO_REUSEPORT, the
+//! first one too.
 
 use socket2::{Domain, Protocol, Socket, Type};
 use std::env;
@@ -22,7 +21,7 @@ use std::time::Duration;
 
 const BACKLOG: i32 = 128;
 const REQUEST_MAX_BYTES: u64 = 8192;
-/// One client is served at a time, so a silent one must not hold up the others for long.
+/// One client is served at a time, so a silent one must not delay the others for long.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
@@ -92,8 +91,8 @@ fn answer(mut stream: &TcpStream, client: SocketAddr) -> io::Result<()> {
         [_, _, "HTTP/1.1" | "HTTP/1.0"] => ("501 Not Implemented", "only GET\n".to_string()),
         _ => ("400 Bad Request", "not an HTTP/1.1 request\n".to_string()),
     };
-    // Closing after each answer makes every request a new connection, which is what is balanced:
-    // requests on a connection that stays open all go to the process that accepted it.
+    // The connection is closed after each response, so that every request is a new connection. Connections are what the
+    // kernel distributes: requests on a connection that stays open all go to the process that accepted it.
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
@@ -101,12 +100,12 @@ fn answer(mut stream: &TcpStream, client: SocketAddr) -> io::Result<()> {
     stream.write_all((head + &body).as_bytes())
 }
 
-/// Reads to the empty line that ends the head; returns the first line.
+/// Reads to the empty line that ends the head. Returns the first line.
 fn read_request(stream: &TcpStream) -> io::Result<String> {
     let mut lines = BufReader::new(stream.take(REQUEST_MAX_BYTES)).lines();
     let request = lines.next().transpose()?.unwrap_or_default();
     for line in lines {
-        // Closing with unread input would reset the connection and could destroy the answer.
+        // Closing with unread input would reset the connection and could destroy the response.
         if line?.is_empty() {
             break;
         }

@@ -5,19 +5,18 @@
 //! cargo run --example seamless_restart 127.0.0.1:7000    # second terminal: joins the port
 //! ```
 //!
-//! Now press Enter in the first terminal. That instance answers what has already reached its
-//! socket, says how many requests it answered, and is gone; the second one serves on. A client that
-//! asks all the while (examples/README.md has one) gets every answer.
+//! Now press Enter in the first terminal. That instance replies to what has already reached its socket, prints how many
+//! requests it replied to, and ends. The second one continues to serve. A client that sends requests all the time
+//! (examples/README.md has one) gets every reply.
 //!
-//! The naive way, which `--naive` shows, is to close the old socket once the new one is bound. It
-//! loses requests: the kernel spreads datagrams over both sockets until the moment of the close,
-//! and the close throws away what is queued. Emptying the queue first does not help, as it fills
-//! again meanwhile.
+//! The naive way, which `--naive` shows, is to close the old socket once the new one is bound. It loses requests: the
+//! kernel distributes datagrams over both sockets until the moment of the close, and the close discards the queue.
+//! Emptying the queue first does not help, because it fills again meanwhile.
 //!
-//! What helps is to *stop the arrivals first*. A connected UDP socket takes datagrams from its peer
-//! alone, and the kernel passes over it when it picks a socket of a SO_REUSEPORT group. So the old
-//! instance connects its socket to that socket's own address, from which nobody sends: new requests
-//! go to the new instance, the queue is kept, and once it is empty it stays empty.
+//! The solution is to *stop the arrivals first*. A connected UDP socket receives only from its peer, and the kernel
+//! skips it when it picks a socket of a SO_REUSEPORT group. So the old instance connects its socket to that socket's
+//! own address, from which nothing is sent. New requests go to the new instance, the queue is kept, and once it is
+//! empty it stays empty.
 
 use socket2::{Domain, Protocol, Socket, Type};
 use std::env;
@@ -28,12 +27,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// Stands for the work that a real request needs. Without it the queue would mostly be empty, and
-/// the naive way would look right until the first busy day.
+/// The time that the work for a real request takes. Without it the queue would mostly be empty, and the naive way would
+/// look right until the first busy day.
 const WORK: Duration = Duration::from_millis(1);
 
-/// How long the queue must be empty once the arrivals are stopped: a datagram for which the kernel
-/// chose this socket just before that may still be on its way into the queue.
+/// Time for which the queue must be empty after the arrivals were stopped. A datagram for which the kernel chose this
+/// socket just before may still be on its way into the queue.
 const QUIET: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
@@ -67,7 +66,7 @@ fn usage(problem: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Serves until told to leave; returns the number of answers.
+/// Serves until the instance must leave. Returns the number of replies.
 fn run(address: SocketAddr, naive: bool) -> io::Result<u64> {
     let socket = bind(address)?;
     let address = socket.local_addr()?;
@@ -101,7 +100,7 @@ fn answer_all(socket: &UdpSocket, leaving: &AtomicBool, naive: bool) -> io::Resu
     let mut buffer = [0; 2048];
     let mut answered = 0;
     loop {
-        // Asked before receiving, so that a whole QUIET passes between the stop and the end.
+        // This is read before receiving, so that a whole QUIET passes between the stop and the end.
         let may_end = leaving.load(Ordering::Acquire);
         if may_end && naive {
             return Ok(answered);
@@ -121,7 +120,7 @@ fn answer_all(socket: &UdpSocket, leaving: &AtomicBool, naive: bool) -> io::Resu
                     return Ok(answered);
                 }
             }
-            // A receive with a timeout may be interrupted even with no signal handler installed.
+            // A receive with a timeout may be interrupted even without a signal handler.
             Err(error) if error.kind() == ErrorKind::Interrupted => (),
             Err(error) => return Err(error),
         }

@@ -6,7 +6,7 @@
 //! echo hello | nc -u -w1 127.0.0.2 1234        # everywhere else: hello
 //! ```
 //!
-//! It uses the library alone: a kind of handler of one's own, a configuration as text, a supervisor.
+//! It only uses the library: a kind of handler of one's own, a configuration as text, and a supervisor.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ use udispatch::dispatch::handler::{Batch, Context, Handler};
 use udispatch::dispatch::verdict::Verdict;
 use udispatch::supervisor::Supervisor;
 
-/// Prints each datagram behind a word of its own.
+/// Prints each datagram after a word of its own.
 #[derive(Debug, Clone)]
 struct Say(String);
 
@@ -49,8 +49,7 @@ impl HandlerSpec for Say {
 
 impl Handler for Say {
     fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
-        // A handler that may block belongs behind a sink, as `print` does it. For two sockets and a terminal this will
-        // do.
+        // A handler that may block should use a sink, as `print` does. For two sockets and a terminal, this is enough.
         batch.for_each(cx, |datagram, _| {
             let text = String::from_utf8_lossy(datagram.payload);
             println!("{}: {}", self.0, text.escape_debug());

@@ -84,7 +84,7 @@ use std::time::Duration;
 /// Compares forwarders as whole processes.
 #[derive(Parser)]
 struct Options {
-    /// A quarter of a second a figure, three rounds, and only what the targets and the ends of the series need
+    /// Measure for a quarter of a second, in three rounds, and only what the targets and the ends of the series need
     #[arg(long)]
     quick: bool,
     /// Only subjects, cells, loads and parts whose name contains this, e.g. `udispatch`, `1→3`, `plain`, `backlog`, `reply`,

@@ -1,17 +1,17 @@
-//! The configurations that the daemon is taken through: each differs from the one before in one thing.
+//! The configurations that the daemon gets, one after the other. Each differs from the one before in one setting.
 
 use std::net::SocketAddr;
 
-/// Where everything is.
+/// The addresses of all sockets.
 #[derive(Debug, Clone, Copy)]
 pub struct Places {
-    /// Listener of what is passed on one way.
+    /// The listener of datagrams that are forwarded without sessions.
     pub one_way: SocketAddr,
-    /// Listener of sessions.
+    /// The listener of datagrams that are forwarded with sessions.
     pub sessions: SocketAddr,
-    /// A listener that comes and goes.
+    /// The listener that is added and removed.
     pub extra: SocketAddr,
-    /// The soak's receiver of what goes one way.
+    /// The upstream of the soak that does not reply.
     pub receiver: SocketAddr,
     /// The upstream of the soak, which sends replies.
     pub upstream: SocketAddr,
@@ -24,14 +24,14 @@ pub struct Variant {
     pub workers: usize,
     /// TTL of datagrams that are forwarded without sessions.
     pub ttl: u8,
-    /// How long a session may be idle, in hours.
+    /// Time in hours for which a session may be idle.
     pub idle_hours: u32,
-    /// Whether the third listener is there.
+    /// Whether the third listener exists.
     pub has_extra: bool,
 }
 
-/// From one to the next, round and round: workers removed, a handler changed, a listener added, workers added, the
-/// handler with sessions changed, the listener removed, the first handler changed back.
+/// The changes from one configuration to the next, repeated: workers removed, a handler changed, a listener added,
+/// workers added, the handler with sessions changed, the listener removed, the first handler changed back.
 pub const VARIANTS: [Variant; 7] = [
     Variant {
         workers: 2,
@@ -78,7 +78,7 @@ pub const VARIANTS: [Variant; 7] = [
 ];
 
 impl Variant {
-    /// The file.
+    /// The text of the configuration.
     pub fn text(&self, places: &Places, receive_buffer: &str) -> String {
         let Variant {
             workers,

@@ -1,5 +1,5 @@
-//! The daemon under test: started, followed by its log from process to process, asked over its control socket, and
-//! ended.
+//! The daemon under test: it is started, its log is read from process to process, it is queried over its control
+//! socket, and it is ended.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, PipeReader};
@@ -17,29 +17,30 @@ use udispatch::takeover::path_beside;
 
 /// Longest wait for anything that takes milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Warnings and errors that are kept for the report.
+/// Largest number of warnings and errors that are kept for the report.
 const COMPLAINTS_MAX: usize = 40;
 
 /// The status code of HTTP for a daemon that is about to end.
 const UNAVAILABLE: u16 = 503;
 
-/// A daemon, whichever process it is now.
+/// A daemon, in whichever process it runs now.
 pub struct Daemon {
     binary: PathBuf,
     directory: PathBuf,
     pid: u32,
     log: Receiver<String>,
-    /// The writing end of the log, for those that are started later.
+    /// The writing end of the log, for processes that are started later.
     writer: io::PipeWriter,
-    /// The first warnings and errors that nothing here has caused on purpose.
+    /// The first warnings and errors that were not caused on purpose.
     pub complaints: Vec<String>,
-    /// Whether what it complains of is expected now.
+    /// Whether warnings and errors are expected now.
     pub is_provoked: bool,
     echo: bool,
 }
 
 impl Daemon {
-    /// Starts it on `soak.toml` in a directory, which is its runtime directory too. With `echo`, its log is shown.
+    /// Starts the daemon with `soak.toml` in a directory, which is its runtime directory, too. With `echo`, its log is
+    /// shown.
     pub fn start(binary: PathBuf, directory: PathBuf, echo: bool) -> anyhow::Result<Daemon> {
         let (reader, writer) = io::pipe()?;
         let log = follow(reader)?;
@@ -58,7 +59,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Starts it where there is none.
+    /// Starts the daemon while none runs.
     pub fn start_again(&mut self) -> anyhow::Result<()> {
         self.pid = self
             .command(&self.file(), &[])?
@@ -69,7 +70,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// A command that starts the same program on a file.
+    /// A command that starts the same program with a file.
     pub fn command(&self, file: &Path, options: &[&str]) -> io::Result<Command> {
         let mut command = Command::new(&self.binary);
         command
@@ -94,7 +95,7 @@ impl Daemon {
         &self.directory
     }
 
-    /// Where takeovers are asked for.
+    /// The path at which takeovers are requested.
     pub fn gate(&self) -> PathBuf {
         path_beside(&self.control())
     }
@@ -110,20 +111,20 @@ impl Daemon {
         fs::rename(beside, self.file())
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the daemon.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         kill_process(of(self.pid)?, signal).context("the daemon is gone")?;
         Ok(())
     }
 
-    /// Reads its log up to a line that contains the words, and returns that.
+    /// Reads the log up to a line that contains the words. Returns that line.
     pub fn wait_for(&mut self, words: &str) -> anyhow::Result<String> {
         let lines = self.wait_for_all(&[words])?;
         lines.into_iter().next().context("no line")
     }
 
-    /// Reads its log until each of the words has stood in some line; returns those lines. Two processes write it at a
-    /// time, so their order is open.
+    /// Reads the log until each of the words has been in some line. Returns those lines. Two processes write to it at a
+    /// time, so their order varies.
     pub fn wait_for_all(&mut self, wanted: &[&str]) -> anyhow::Result<Vec<String>> {
         let deadline = Instant::now() + TIMEOUT;
         let mut found: Vec<Option<String>> = vec![None; wanted.len()];
@@ -157,7 +158,7 @@ impl Daemon {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Reads what the log holds now.
+    /// Reads what is in the log now.
     pub fn catch_up(&mut self) {
         while let Ok(line) = self.log.try_recv() {
             self.look_at(&line);
@@ -176,13 +177,13 @@ impl Daemon {
         }
     }
 
-    /// Another process serves from now on.
+    /// Notes that another process serves from now on.
     pub fn is_now(&mut self, pid: u32) {
         self.pid = pid;
         reap();
     }
 
-    /// Asks for the daemon's snapshot, again while the control socket is unavailable.
+    /// Requests the daemon's snapshot, again while the control socket is unavailable.
     pub fn status(&self) -> anyhow::Result<Snapshot> {
         let (client, deadline) = (
             Client::new(self.control(), TIMEOUT),
@@ -195,7 +196,7 @@ impl Daemon {
             if answer.is_success() {
                 return Ok(serde_json::from_slice(&answer.body)?);
             }
-            // The one that was taken over a moment ago may still have accepted us.
+            // The process that was taken over a moment ago may still have accepted the connection.
             if answer.status != UNAVAILABLE || Instant::now() > deadline {
                 bail!(
                     "the control socket says {}: {}",
@@ -207,13 +208,13 @@ impl Daemon {
         }
     }
 
-    /// Ends it without any warning, and waits until it is gone.
+    /// Kills the daemon, and waits until it is gone.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::KILL)?;
         self.wait_until_gone()
     }
 
-    /// Ends it in order.
+    /// Ends the daemon in order.
     pub fn stop(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::TERM)?;
         self.wait_until_gone()
@@ -238,7 +239,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if let Ok(pid) = of(self.pid) {
-            // One that is gone is as good.
+            // A process that has ended already is fine, too.
             let _ = kill_process(pid, Signal::KILL);
         }
     }
@@ -251,7 +252,7 @@ fn of(pid: u32) -> anyhow::Result<Pid> {
         .context("no process id")
 }
 
-/// Lines of the log, as they come.
+/// The lines of the log, as they come.
 fn follow(reader: PipeReader) -> io::Result<Receiver<String>> {
     let (sender, receiver) = mpsc::channel();
     let read = move || {
@@ -268,7 +269,8 @@ fn follow(reader: PipeReader) -> io::Result<Receiver<String>> {
     Ok(receiver)
 }
 
-/// Takes leave of every process that has ended: those that start each other come to us, who asked for it.
+/// Waits for every process that has ended. Processes that start each other become children of this one, which is their
+/// subreaper.
 pub fn reap() {
     while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
 }

@@ -13,26 +13,26 @@ use crate::failing::FAULTS;
 use crate::traffic::Order;
 use crate::window::Window;
 
-/// Noted for so long after a restart, so that what waited during it has arrived.
+/// Time after a restart that is still measured, so that what waited during it has arrived.
 const AFTER: Duration = Duration::from_millis(50);
-/// Time between two words about the progress.
+/// Time between two reports of the progress.
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// What can be done to a daemon.
+/// The kinds of restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Restart {
-    /// SIGHUP, with another file.
+    /// SIGHUP, with another configuration.
     Reload,
-    /// SIGUSR2, every second time with another file.
+    /// SIGUSR2, every second time with another configuration.
     Takeover,
-    /// A takeover that comes to nothing.
+    /// A takeover that fails.
     FailedTakeover,
     /// SIGKILL, and a start.
     Kill,
 }
 
 impl Restart {
-    /// All of them, with their names in the summary.
+    /// All kinds, with their names in the report.
     pub const ALL: [(Restart, &str); 4] = [
         (Restart::Reload, "reloads"),
         (Restart::Takeover, "takeovers"),
@@ -41,35 +41,35 @@ impl Restart {
     ];
 }
 
-/// One restart as it went.
+/// The measurements of one restart.
 #[derive(Debug, Clone, Copy)]
 pub struct Event {
-    /// What was done.
+    /// The kind of the restart.
     pub restart: Restart,
-    /// How long the old one says that nobody took anything, in milliseconds.
+    /// The time in which no worker received, as the old process reports it, in milliseconds.
     pub pause_ms: Option<f64>,
-    /// From the wish to its fulfilment.
+    /// Time from the request to its completion.
     pub took: Duration,
-    /// What the traffic noted.
+    /// The measurements of the traffic.
     pub window: Window,
 }
 
-/// Everything that happened.
+/// All measurements of a soak.
 #[derive(Default)]
 pub struct Diary {
-    /// By restart.
+    /// The restarts, in order.
     pub events: Vec<Event>,
     /// What was measured between restarts: the gaps and delays that the machine itself causes.
     pub calm: Vec<Window>,
 }
 
-/// Who does it.
+/// Performs the restarts.
 pub struct Driver<'a> {
     pub daemon: &'a mut Daemon,
     pub orders: &'a Sender<Order>,
     pub places: Places,
     pub receive_buffer: &'a str,
-    /// The rest between two of them.
+    /// Time between two restarts.
     pub interval: Duration,
     variant: usize,
     faults: usize,
@@ -77,7 +77,7 @@ pub struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
-    /// This variant runs.
+    /// A driver for a daemon that runs with this variant of the configuration.
     pub fn new(
         daemon: &'a mut Daemon,
         orders: &'a Sender<Order>,
@@ -98,7 +98,7 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Does so many of each, mixed evenly. What happened until something went wrong is in the diary as well.
+    /// Performs the given number of each kind, mixed evenly. Restarts before an error are in the diary as well.
     pub fn drive(&mut self, counts: &[(Restart, u64)], diary: &mut Diary) -> anyhow::Result<()> {
         let total: u64 = counts.iter().map(|(_, count)| count).sum();
         let (begun, mut told) = (Instant::now(), Instant::now());
@@ -219,7 +219,7 @@ impl<'a> Driver<'a> {
     }
 }
 
-/// Each as often as it should be, spread evenly over the whole.
+/// The given number of each kind, distributed evenly.
 fn mix(counts: &[(Restart, u64)]) -> Vec<Restart> {
     let mut places: Vec<(f64, Restart)> = Vec::new();
     for (restart, count) in counts {
@@ -229,7 +229,7 @@ fn mix(counts: &[(Restart, u64)]) -> Vec<Restart> {
     places.into_iter().map(|(_, restart)| restart).collect()
 }
 
-/// The pause that a line of the log tells of, in milliseconds.
+/// The pause that a line of the log reports, in milliseconds.
 fn pause(line: &str) -> Option<f64> {
     line.split("; ")
         .last()?
@@ -243,7 +243,7 @@ fn pause(line: &str) -> Option<f64> {
 mod tests {
     use super::*;
 
-    /// As the daemon writes it.
+    /// The pause is read in the form in which the daemon writes it.
     #[test]
     fn pauses() {
         assert_eq!(
@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(pause("INFO ready"), None);
     }
 
-    /// Neither all of one kind first, nor one forgotten.
+    /// The kinds alternate, and none is forgotten.
     #[test]
     fn mixed() {
         let mixed = mix(&[

@@ -1,4 +1,4 @@
-//! Takeovers that come to nothing, each at another step. Whoever serves must go on as if nobody had asked.
+//! Takeovers that fail, each at another step. The process that serves must continue undisturbed.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -19,35 +19,35 @@ use udispatch::takeover::wire::Wire;
 
 use crate::daemon::{Daemon, put_down};
 
-/// Longest wait for the other side's next word.
+/// Longest wait for the next message of the other side.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// What the one that runs says when it goes on.
+/// The words of the running process when it continues.
 const GOES_ON: &str = "has not taken over";
 
-/// What goes wrong.
+/// The faults of a takeover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The next one's file is wrong.
+    /// The configuration of the new process is wrong.
     BadFile,
-    /// The next one cannot bind what its file wants.
+    /// The new process cannot bind what its configuration has.
     PortTaken,
-    /// Somebody talks nonsense.
+    /// A client sends nonsense.
     Nonsense,
-    /// The next one speaks another version.
+    /// The new process uses another version of the protocol.
     OtherVersion,
-    /// The next one ends once it knows what there is.
+    /// The new process ends once it has the manifest.
     GoneAfterManifest,
-    /// The next one ends once everything is its own.
+    /// The new process ends once it has the sockets and the state.
     GoneAfterReleased,
-    /// The next one is killed once it knows what there is.
+    /// The new process is killed once it has the manifest.
     KilledAfterManifest,
-    /// The next one is killed when it could begin.
+    /// The new process is killed when it could begin.
     KilledAfterReady,
-    /// Somebody else is taking over.
+    /// Another takeover is in progress.
     Contested,
 }
 
-/// One after the other.
+/// All faults, in the order in which they happen.
 pub const FAULTS: [Fault; 9] = [
     Fault::BadFile,
     Fault::PortTaken,
@@ -61,7 +61,7 @@ pub const FAULTS: [Fault; 9] = [
 ];
 
 impl Fault {
-    /// Lets it happen, and makes sure that the same process serves afterwards.
+    /// Makes the fault happen, and asserts that the first process serves afterwards.
     pub fn happen(self, daemon: &mut Daemon) -> anyhow::Result<()> {
         let before = daemon.status().context("before")?;
         daemon.is_provoked = true;
@@ -88,7 +88,7 @@ impl Fault {
                     status.code() == Some(78),
                     "a wrong file ended with {status}"
                 );
-                // Its last line.
+                // The last line of its output.
                 daemon.wait_for("bad.toml: 2 errors")?;
                 return Ok(());
             }
@@ -137,16 +137,16 @@ impl Fault {
         Ok(())
     }
 
-    /// Stands between the one that runs and a next one, which it kills between two words.
+    /// Relays between the running process and a new one, which is killed between two messages.
     fn kill_between(self, daemon: &mut Daemon) -> anyhow::Result<()> {
         let directory = daemon.directory().join("between");
         fs::create_dir_all(&directory)?;
         let path = path_beside(&directory.join("control.sock"));
-        // Left by the one before.
+        // The socket was left by the fault before.
         let _ = fs::remove_file(&path);
         let listener = UnixListener::bind(&path)?;
         let next = daemon
-            // With more workers, which the kernel must not send anything to while they do not serve.
+            // It has more workers, to whose sockets the kernel must not deliver anything while they do not serve.
             .command(&daemon.file(), &["--takeover", "--workers", "4"])?
             .env("RUNTIME_DIRECTORY", &directory)
             .spawn()
@@ -201,7 +201,7 @@ fn pass_on(from: &mut Wire, to: &mut Wire, kind: MessageKind) -> anyhow::Result<
     Ok(())
 }
 
-/// Starts a next one on this text, and waits for its end.
+/// Starts a new process with this configuration, and waits for its end.
 fn start_with(daemon: &Daemon, text: &str) -> anyhow::Result<ExitStatus> {
     let file = daemon.directory().join("bad.toml");
     fs::write(&file, text)?;

@@ -1,25 +1,25 @@
-//! Numbered datagrams of one flow, and who has seen which of them: lost, twice, out of order.
+//! The numbered datagrams of one flow, and which of them have arrived where: lost, twice, out of order.
 
 use std::ops::Range;
 
-/// The first bytes of each datagram, so that nothing else is taken for one.
+/// The first bytes of each datagram, by which other datagrams are told apart.
 const MAGIC: [u8; 4] = *b"soak";
-/// What a datagram carries at least: the magic, the flow, its number in the flow, when it was sent.
+/// Smallest length of a datagram: the magic, the flow, its number in the flow, and the time at which it was sent.
 pub const MARK_BYTES: usize = 4 + 4 + 8 + 8;
 
-/// What a datagram says of itself.
+/// The contents of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
-    /// Whose it is.
+    /// The index of the flow.
     pub flow: u32,
-    /// Which of the flow's, from 0.
+    /// The number of the datagram in the flow, from 0.
     pub number: u64,
-    /// When it was sent, in nanoseconds since 1970.
+    /// The time at which it was sent, in nanoseconds since 1970.
     pub sent_ns: u64,
 }
 
 impl Mark {
-    /// Writes it to the front of a datagram, which has room for it.
+    /// Writes the mark to the beginning of a datagram, which has space for it.
     pub fn write(&self, datagram: &mut [u8]) {
         datagram[..4].copy_from_slice(&MAGIC);
         datagram[4..8].copy_from_slice(&self.flow.to_le_bytes());
@@ -27,7 +27,7 @@ impl Mark {
         datagram[16..24].copy_from_slice(&self.sent_ns.to_le_bytes());
     }
 
-    /// Reads it; `None` of what is no datagram of ours.
+    /// Reads the mark. Returns `None` for a datagram that this program did not send.
     pub fn read(datagram: &[u8]) -> Option<Mark> {
         let (magic, rest) = datagram.split_first_chunk()?;
         let (flow, rest) = rest.split_first_chunk()?;
@@ -42,17 +42,17 @@ impl Mark {
     }
 }
 
-/// Which numbers of a flow have arrived at one place.
+/// The numbers of a flow that have arrived at one place.
 #[derive(Debug, Default)]
 pub struct Seen {
     bits: Vec<u64>,
-    /// One more than the highest that has come.
+    /// One more than the highest number that has arrived.
     pub next: u64,
-    /// How many came, each counted once.
+    /// Number of datagrams that arrived, each counted once.
     pub came: u64,
-    /// How many came again.
+    /// Number of datagrams that arrived again.
     pub twice: u64,
-    /// How many came for the first time after a later one.
+    /// Number of datagrams that arrived for the first time after a later one.
     pub reordered: u64,
 }
 
@@ -73,7 +73,7 @@ impl Seen {
         self.next = self.next.max(number + 1);
     }
 
-    /// Whether this one has come.
+    /// Whether this number has arrived.
     pub fn has(&self, number: u64) -> bool {
         self.bits
             .get((number / 64) as usize)
@@ -81,56 +81,56 @@ impl Seen {
     }
 }
 
-/// What became of one flow.
+/// The history of one flow.
 #[derive(Debug, Default)]
 pub struct Flow {
-    /// How many were sent: the next one's number.
+    /// Number of datagrams sent, which is the next one's number.
     pub sent: u64,
-    /// What came to the upstream.
+    /// The datagrams that arrived at the upstream.
     pub requests: Seen,
-    /// What came back, of a flow that is answered.
+    /// The replies that arrived, if the flow has replies.
     pub answers: Option<Seen>,
-    /// The source port that its datagrams reached the upstream from.
+    /// The source port from which its datagrams reached the upstream.
     pub port: Option<u16>,
-    /// How often that was another one than before.
+    /// Number of times that this port changed.
     pub port_changes: u64,
-    /// Numbers that were under way while nobody served.
+    /// Numbers that were under way while no process served.
     pub outages: Vec<Range<u64>>,
 }
 
 /// Losses of a flow.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Lost {
-    /// Datagrams that never came to the upstream.
+    /// Datagrams that never arrived at the upstream.
     pub requests: u64,
-    /// Answers that never came to the client, of requests that did come to the upstream.
+    /// Replies that never arrived at the client, to requests that did arrive at the upstream.
     pub answers: u64,
-    /// Either of them while nobody served, after a kill.
+    /// Both kinds of losses while no process served, after a kill.
     pub in_outages: u64,
 }
 
 impl Flow {
-    /// The lowest number of which nothing is known yet.
+    /// The lowest number whose arrival is open.
     fn settled(&self) -> u64 {
         self.answers.as_ref().map_or(self.requests.next, |answers| {
             answers.next.min(self.requests.next)
         })
     }
 
-    /// From now on nobody serves.
+    /// Notes that no process serves from now on.
     pub fn begin_outage(&mut self) {
         self.outages.push(self.settled()..u64::MAX);
         self.port = None;
     }
 
-    /// Somebody serves again.
+    /// Notes that a process serves again.
     pub fn end_outage(&mut self) {
         if let Some(outage) = self.outages.last_mut() {
             outage.end = self.sent;
         }
     }
 
-    /// What never came.
+    /// The datagrams and replies that never arrived.
     pub fn lost(&self) -> Lost {
         let mut lost = Lost::default();
         let answered = self
@@ -161,7 +161,7 @@ impl Flow {
         lost
     }
 
-    /// A request has come to the upstream from this port.
+    /// Notes that a request has arrived at the upstream from this port.
     pub fn arrived(&mut self, number: u64, port: Option<u16>) {
         self.requests.note(number);
         if let Some(port) = port
@@ -176,7 +176,7 @@ impl Flow {
 mod tests {
     use super::*;
 
-    /// Each fault is told from the others, and what falls into an outage from what does not.
+    /// The faults are told apart, and so are losses inside and outside of an outage.
     #[test]
     fn faults_have_names() {
         let mut flow = Flow {

@@ -1,13 +1,14 @@
-//! Restarts the real daemon again and again under traffic, and says what was lost, what came twice, what came out of
-//! order, and for how long nothing came.
+//! Restarts the real daemon again and again under traffic, and reports which datagrams were lost, arrived twice or out
+//! of order, and for how long none arrived.
 //!
 //! ```sh
 //! cargo build --release && cargo run --release --example soak -- --restarts 1000 --rate 100000
 //! ```
 //!
-//! `traffic.rs` sends numbered datagrams and notes in `flow.rs` which arrive, `driver.rs` does the restarts to
-//! `daemon.rs`, through the configurations of `configuration.rs` and the faults of `failing.rs`; `report.rs` says what
-//! came of it. Everything happens on loopback, in a network of its own (`network.rs`) where that can be had.
+//! `traffic.rs` sends numbered datagrams and records in `flow.rs` which of them arrive. `driver.rs` restarts the daemon
+//! of `daemon.rs`, with the configurations of `configuration.rs` and the faults of `failing.rs`. `report.rs` prints the
+//! results. Everything happens on loopback, in a network namespace of its own (`network.rs`) where the system allows
+//! one.
 
 mod configuration;
 mod daemon;
@@ -41,54 +42,54 @@ use traffic::{Load, Order, Outcome, Traffic};
 
 /// Restart udispatch again and again under traffic, and count what is lost
 ///
-/// Exits with 0 if nothing was lost, came twice or came out of order, and the daemon's ledger says the same; kills
-/// apart.
+/// Exits with 0 if nothing was lost, arrived twice or arrived out of order, and the daemon's ledger agrees. Losses in
+/// kills do not count.
 #[derive(Debug, Clone, Parser)]
 struct Arguments {
-    /// Reloads, and as many takeovers
+    /// Number of reloads, and of takeovers
     #[arg(long, value_name = "N", default_value_t = 100)]
     restarts: u64,
-    /// Reloads, if not as many
+    /// Number of reloads, if another
     #[arg(long, value_name = "N")]
     reloads: Option<u64>,
-    /// Takeovers, if not as many
+    /// Number of takeovers, if another
     #[arg(long, value_name = "N")]
     takeovers: Option<u64>,
-    /// Takeovers that fail on purpose; a tenth of the restarts unless given
+    /// Number of takeovers that fail on purpose [default: a tenth of the restarts]
     #[arg(long, value_name = "N")]
     failed: Option<u64>,
-    /// Kills, each followed by a start; what they lose is told apart
+    /// Number of kills, each followed by a start; their losses are reported separately
     #[arg(long, value_name = "N", default_value_t = 0)]
     kills: u64,
-    /// Datagrams a second, answers not counted
+    /// Datagrams a second, without replies
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     rate: u64,
     /// Flows that send all the time
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     flows: u16,
-    /// How many of a hundred flows have sessions, whose datagrams are answered
+    /// Percentage of flows with sessions, which get replies
     #[arg(long, value_name = "PERCENT", default_value_t = 25, value_parser = clap::value_parser!(u8).range(..=100))]
     answered: u8,
-    /// Sessions that are open besides, and send now and then
+    /// Number of further sessions, which send now and then
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(..=20_000))]
     sessions: u16,
     /// Bytes of a datagram
     #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u16).range(MARK_BYTES as i64..=1_400))]
     size: u16,
-    /// Rest between two restarts
+    /// Time between two restarts
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = humantime::parse_duration)]
     interval: Duration,
-    /// Begin with one worker: where sockets are added later, the kernel spreads all flows anew, and some sessions begin
-    /// anew
+    /// Start with one worker: when sockets are added later, the kernel distributes all flows anew, and some sessions
+    /// begin anew
     #[arg(long)]
     grow: bool,
     /// The daemon's `receive_buffer`
     #[arg(long, value_name = "SIZE", default_value = "32MiB")]
     receive_buffer: String,
-    /// The daemon's program; the one that was built beside this
+    /// The daemon's program [default: the one that was built with this]
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
-    /// Also write what came of it as JSON
+    /// Write the report as JSON, too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Stay in the host's network
@@ -116,7 +117,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         eprintln!("no network of its own can be had (`unshare`), so this uses the host's loopback");
     }
     limits::raise_open_files();
-    // Each process that a takeover leaves behind comes to us, and all are known to be ours.
+    // Each process that a takeover leaves behind becomes a child of this one, and each child belongs to the soak.
     set_child_subreaper(Some(getpid())).context("cannot adopt the daemon's processes")?;
     let report = soak(arguments)?;
     print!("{report}");
@@ -174,13 +175,13 @@ impl Arguments {
     }
 }
 
-/// Free ports for the daemon, and sockets for what it sends.
+/// Free ports for the daemon, and sockets for the datagrams that it forwards.
 fn places() -> anyhow::Result<(Places, UdpSocket, UdpSocket)> {
     let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot bind to loopback");
-    // Nothing else binds to that address, so that no session has its port while the listener is away.
+    // No other socket is bound to that address, so no session has its port while the listener does not exist.
     let extra =
         UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 2), 0)).context("cannot bind to 127.0.0.2")?;
-    // Held until all are known, so that no two are the same.
+    // The sockets stay open until all ports are known, so that no two are equal.
     let held = [bind()?, bind()?, extra];
     let address = |socket: &UdpSocket| socket.local_addr().map_err(anyhow::Error::from);
     let free: Vec<SocketAddr> = held.iter().map(address).collect::<Result<_, _>>()?;
@@ -225,7 +226,7 @@ fn soak(arguments: &Arguments) -> anyhow::Result<Report> {
         variant,
     );
     let driven = driver.drive(&arguments.counts(), &mut diary);
-    // If it has ended already, it says below why.
+    // If it has ended already, the report says why.
     let _ = orders.send(Order::Stop);
     let outcome: Outcome = sending
         .join()

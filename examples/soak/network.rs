@@ -1,16 +1,16 @@
-//! A network and processes of the soak's own, where the system allows: nothing else is disturbed, and whatever was
-//! started ends with it.
+//! Network and process namespaces for the soak, where the system allows them. Nothing else is disturbed, and all
+//! processes end with the soak.
 
 use std::env;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Set in the environment of the program inside.
+/// Set in the environment of the program inside the namespaces.
 const INSIDE: &str = "UDISPATCH_SOAK_INSIDE";
 
-/// Runs this program again in namespaces of its own, and does not come back then. Otherwise it says whether this is
-/// inside.
+/// Runs this program again in namespaces of its own, and does not return then. Otherwise it returns whether this
+/// process is inside.
 pub fn enter() -> io::Result<bool> {
     if env::var_os(INSIDE).is_some() {
         let up = Command::new("ip")
@@ -24,7 +24,7 @@ pub fn enter() -> io::Result<bool> {
         };
     }
     let is_root = rustix::process::geteuid().is_root();
-    // Whoever ends `unshare` ends all that it has started, however that is done.
+    // However `unshare` is ended, all that it has started ends with it.
     let flags = if is_root { "-npf" } else { "-rnpf" };
     let works = Command::new("unshare")
         .args([flags, "--kill-child", "true"])

@@ -1,4 +1,4 @@
-//! What came of it: the soak's own counts, beside the daemon's ledger, as a table and as JSON.
+//! The results: the soak's own counts, beside the daemon's ledger, as a table and as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::flow::Flow;
 use crate::traffic::{Load, Outcome};
 use crate::window::{Distribution, Window};
 
-/// The largest gap that a restart should make, in milliseconds: 99 of 100 are to stay below.
+/// Largest gap that a restart should make, in milliseconds. 99 of 100 are meant to be shorter.
 const GAP_P99_MAX_MS: f64 = 20.0;
 
 /// The report of a whole soak.
@@ -19,76 +19,76 @@ const GAP_P99_MAX_MS: f64 = 20.0;
 pub struct Report {
     /// Datagrams sent to the daemon.
     pub sent: u64,
-    /// Answers that its sessions got.
+    /// Replies that the clients of sessions got.
     pub answered: u64,
     /// Seconds of traffic.
     pub seconds: f64,
-    /// Datagrams a second that were really sent.
+    /// Datagrams a second that were actually sent.
     pub rate: f64,
-    /// Seconds in which this program was too late to send what was due.
+    /// Time in seconds for which this program was late, and did not send what was due.
     pub behind_seconds: f64,
-    /// Flows that sent all the time, and open sessions, idle ones included.
+    /// Number of flows that sent all the time, and number of open sessions, idle ones included.
     pub flows: usize,
     pub sessions: usize,
-    /// What must be 0.
+    /// Counts that must be 0.
     pub faults: Faults,
-    /// What sessions noticed without losing anything: another source port towards the upstream.
+    /// Changes of a session's source port towards the upstream, which lose nothing.
     pub port_changes: u64,
-    /// The most of one session.
+    /// The largest number of such changes of one session.
     pub port_changes_most: u64,
-    /// Lost while nobody served, after kills.
+    /// Losses while no process served, after kills.
     pub lost_in_kills: u64,
-    /// What this program was too slow to take; counted as lost above, too.
+    /// Datagrams that this program was too slow to take. They count as lost, too.
     pub lost_by_soak: u64,
-    /// By kind of restart.
+    /// The pauses of restarts, by kind.
     pub restarts: BTreeMap<&'static str, Pauses>,
     /// The pauses that were measured between restarts.
     pub calm: Pauses,
-    /// What the ledger says otherwise, in words.
+    /// The differences between the ledger and the soak's own counts, in words.
     pub differences: Vec<String>,
-    /// What the kernel dropped before the daemon, as that counts it; part of what was lost.
+    /// Kernel drops before the daemon, as the daemon counts them. They are part of the losses.
     pub kernel_drops: u64,
-    /// What the daemon dropped, by reason.
+    /// Datagrams that the daemon dropped, by reason.
     pub drops: BTreeMap<String, u64>,
-    /// Warnings and errors that nothing here has caused on purpose.
+    /// Warnings and errors that were not caused on purpose.
     pub complaints: Vec<String>,
-    /// Why it ended before its time.
+    /// Why the soak ended early.
     pub ended_early: Option<String>,
 }
 
-/// What must be 0.
+/// Counts that must be 0.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Faults {
-    /// Datagrams that did not come to the upstream.
+    /// Datagrams that did not arrive at the upstream.
     pub lost: u64,
-    /// Answers that did not come to the client.
+    /// Replies that did not arrive at the client.
     pub answers_lost: u64,
-    /// Datagrams that came again.
+    /// Datagrams that arrived again.
     pub twice: u64,
-    /// Answers that came again.
+    /// Replies that arrived again.
     pub answers_twice: u64,
-    /// Datagrams that came after a later one of their flow.
+    /// Datagrams that arrived after a later one of their flow.
     pub reordered: u64,
-    /// Answers that came after a later one of their flow.
+    /// Replies that arrived after a later one of their flow.
     pub answers_reordered: u64,
-    /// Answers that came to somebody else.
+    /// Replies that arrived at another client.
     pub to_wrong_client: u64,
-    /// Datagrams that nobody had sent.
+    /// Datagrams that this program had not sent.
     pub foreign: u64,
 }
 
 /// Times in milliseconds.
 #[derive(Debug, Serialize)]
 pub struct Pauses {
-    /// How often.
+    /// Number of restarts or calm windows.
     pub count: usize,
     /// The longest time without an arrival although something had been sent.
     pub gap_ms: Distribution,
     /// The longest time between sending and arrival.
     pub delay_ms: Distribution,
-    /// What the daemon says of the time in which nobody took anything.
+    /// The time in which no worker received, as the daemon reports it.
     pub pause_ms: Distribution,
-    /// From the wish to its fulfilment.
+    /// Time from the request to its completion.
     pub took_ms: Distribution,
 }
 
@@ -127,7 +127,7 @@ fn milliseconds(nanoseconds: u64) -> f64 {
 }
 
 impl Report {
-    /// Of what happened. `ledger` is the daemon's at the end, `None` where it could not be asked.
+    /// A report of these results. `ledger` is the daemon's at the end, or `None` if it could not be requested.
     pub fn new(
         load: &Load,
         outcome: &Outcome,
@@ -180,7 +180,7 @@ impl Report {
                 .collect(),
             calm: Pauses::of_calm(&diary.calm),
             differences: match ledger {
-                // It begins anew with each start.
+                // The ledger starts again with each process.
                 Some(_) if has_kills => Vec::new(),
                 Some(ledger) => differences(&outcome.flows, ledger, load.begins_small),
                 None => vec!["the daemon could not be asked for its ledger".to_owned()],
@@ -231,7 +231,7 @@ fn kernel_drops(ledger: &Snapshot) -> u64 {
         .sum()
 }
 
-/// What the daemon counted otherwise than we did.
+/// The counts of the daemon that differ from those of the soak.
 fn differences(flows: &[Flow], ledger: &Snapshot, may_begin_anew: bool) -> Vec<String> {
     let (mut one_way, mut requests, mut answers, mut sent) = (0, 0, 0, 0);
     let mut sessions = 0;

@@ -1,5 +1,5 @@
-//! The traffic: one thread that sends at a pace, answers as the upstream, and notes what arrives where. One thread, so
-//! that it takes little of a small machine, and what it counts belongs to nobody else.
+//! The traffic. One thread sends at a fixed rate, replies as the upstream, and records what arrives where. A single
+//! thread takes little of a small machine, and its counters need no locks.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::mpsc::{Receiver as Orders, Sender as Reply};
@@ -19,76 +19,76 @@ use crate::window::{Meter, Window};
 
 /// Time between two turns.
 const TICK: Duration = Duration::from_millis(1);
-/// What was not sent in time for longer than this is not made up for: it would be a burst that nobody asked for.
+/// Datagrams that are late by more than this are not sent at all, because they would be a burst that nothing asked for.
 const BEHIND_MAX: Duration = Duration::from_millis(20);
-/// Datagrams of one flow in a row.
+/// Number of datagrams of one flow in a row.
 const BURST: u64 = 16;
 /// Receive buffers, in bytes: some seconds of traffic.
 const BUFFER_BYTES: i32 = 512 << 20;
-/// Datagrams a second while sessions are opened.
+/// Number of datagrams a second while sessions are opened.
 const OPENING_RATE: f64 = 10_000.0;
-/// After this long without an arrival nothing more is expected.
+/// Time without an arrival after which nothing more is expected.
 const QUIET: Duration = Duration::from_millis(500);
-/// Addresses that idle sessions come from, one each.
+/// Addresses of idle sessions, one for each.
 const IDLE_NET: u32 = u32::from_be_bytes([127, 64, 0, 0]);
 
-/// What is to be sent.
+/// What is sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
-    /// Datagrams a second, answers not counted.
+    /// Number of datagrams a second, without replies.
     pub rate: f64,
-    /// Flows that send all the time.
+    /// Number of flows that send all the time.
     pub flows: usize,
-    /// How many of those have sessions.
+    /// Number of these flows that have sessions.
     pub with_sessions: usize,
-    /// Sessions that are open and send now and then.
+    /// Number of sessions that are open and send now and then.
     pub idle: usize,
-    /// Bytes of a datagram.
+    /// Number of bytes of a datagram.
     pub size: usize,
-    /// Whether the daemon begins with fewer workers than it will have.
+    /// Whether the daemon starts with fewer workers than it will have.
     pub begins_small: bool,
 }
 
-/// What the traffic is asked for.
+/// Orders to the thread of the traffic.
 pub enum Order {
-    /// Notes from now on how long datagrams wait.
+    /// Begin to measure how long datagrams wait.
     Begin,
-    /// Says what it noted since.
+    /// Return the measurements since then.
     End(Reply<Window>),
-    /// Sends to the third listener too, or not any more; answered once that is so.
+    /// Begin or stop to send to the third listener, and report when that is done.
     Extra(bool, Reply<()>),
-    /// Nobody serves from now on.
+    /// Note that no process serves from now on.
     BeginOutage(Reply<()>),
-    /// Somebody serves again.
+    /// Note that a process serves again.
     EndOutage,
-    /// Sends nothing more, waits for what is under way, and ends.
+    /// Send nothing more, wait for what is under way, and end.
     Stop,
 }
 
-/// What became of everything.
+/// The results of the traffic.
 pub struct Outcome {
-    /// By flow: those that send all the time, then the third listener's, then the idle ones.
+    /// The flows: those that send all the time, then that of the third listener, then the idle ones.
     pub flows: Vec<Flow>,
-    /// How many of them are idle ones.
+    /// Number of idle flows.
     pub idle: usize,
-    /// Answers that came to somebody else's socket or address.
+    /// Replies that arrived at another socket or address.
     pub to_wrong_client: u64,
-    /// Datagrams that are none of ours.
+    /// Datagrams that this program did not send.
     pub foreign: u64,
     /// Datagrams that this program was too slow to take.
     pub own_drops: u64,
-    /// For how long it sent.
+    /// Time for which it sent.
     pub lasted: Duration,
-    /// For how much of that it was late and left out what was due.
+    /// The part of that time for which it was late and did not send what was due.
     pub skipped: Duration,
 }
 
-/// Sockets and accounts.
+/// The sockets and the counters of the traffic.
 pub struct Traffic {
     load: Load,
     places: Places,
     flows: Vec<Flow>,
-    /// Of each flow that sends all the time, and of the third listener's.
+    /// The socket of each flow that sends all the time, and of the third listener's flow.
     clients: Vec<UdpSocket>,
     idle: UdpSocket,
     one_way: UdpSocket,
@@ -97,7 +97,7 @@ pub struct Traffic {
     sender: Sender,
     payloads: Vec<u8>,
     has_extra: bool,
-    /// Whose burst is next.
+    /// The flow whose burst is next.
     turn: usize,
     idle_turn: usize,
     meter: Meter,
@@ -106,7 +106,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Opens all sockets. `one_way` and `upstream` are bound already, since the configuration names them.
+    /// Opens all sockets. `one_way` and `upstream` are bound already, because the configuration names them.
     pub fn new(
         load: Load,
         places: Places,
@@ -158,7 +158,7 @@ impl Traffic {
         })
     }
 
-    /// Opens the sessions: each sends one datagram and gets its answer.
+    /// Opens the sessions: each one sends one datagram and gets its reply.
     pub fn open_sessions(&mut self) -> anyhow::Result<()> {
         let (begun, idle) = (Instant::now(), self.load.idle);
         let mut last = Instant::now();
@@ -187,7 +187,7 @@ impl Traffic {
             .sum()
     }
 
-    /// Sends until told to stop.
+    /// Sends until it gets the order to end.
     pub fn run(mut self, orders: &Orders<Order>) -> anyhow::Result<Outcome> {
         let begun = Instant::now();
         let (mut skipped, mut sent) = (Duration::ZERO, 0_u64);
@@ -214,11 +214,11 @@ impl Traffic {
         }
     }
 
-    /// Whether that was the last one.
+    /// Carries out an order. Returns whether it was the last one.
     fn obey(&mut self, order: Order) -> bool {
         match order {
             Order::Begin => self.meter.begin(),
-            // Whoever asks may have given up.
+            // The receiver of the answer may have given up.
             Order::End(reply) => drop(reply.send(self.meter.end())),
             Order::Extra(has_extra, reply) => {
                 self.has_extra = has_extra;
@@ -260,10 +260,10 @@ impl Traffic {
         })
     }
 
-    /// The next flow's burst, or one datagram of an idle one. How many that were.
+    /// Sends the next flow's burst, or one datagram of an idle flow. Returns the number of datagrams.
     fn burst(&mut self, most: u64) -> anyhow::Result<u64> {
         let flows = self.load.flows + usize::from(self.has_extra);
-        // Once in a round, so that idle sessions are a small part of it.
+        // An idle session sends once in a round, so that idle sessions are a small part of the load.
         if self.turn >= flows {
             self.turn = 0;
             if self.load.idle > 0 {
@@ -323,7 +323,7 @@ impl Traffic {
         Ok(())
     }
 
-    /// Takes and answers everything that has come. How many trains that were.
+    /// Takes and replies to everything that has arrived. Returns the number of trains.
     fn receive(&mut self) -> anyhow::Result<usize> {
         let mut trains = self.receive_requests(false)? + self.receive_requests(true)?;
         self.meter.sum_up();
@@ -337,7 +337,7 @@ impl Traffic {
         Ok(trains)
     }
 
-    /// What came to a receiver; the upstream answers.
+    /// Takes what arrived at an upstream. The one with sessions replies.
     fn receive_requests(&mut self, is_upstream: bool) -> anyhow::Result<usize> {
         let socket = if is_upstream {
             &self.upstream
@@ -376,7 +376,7 @@ impl Traffic {
         Ok(trains)
     }
 
-    /// What came back to a flow, or to the idle ones.
+    /// Takes the replies to a flow, or to the idle ones.
     fn receive_answers(&mut self, client: Option<usize>) -> anyhow::Result<usize> {
         let socket = client.map_or(&self.idle, |client| &self.clients[client]);
         let mut trains = 0;
@@ -418,14 +418,14 @@ impl Traffic {
     }
 }
 
-/// Those with sessions are spread among the others.
+/// Flows with sessions are distributed among the others.
 fn has_session(index: usize, load: &Load) -> bool {
     index < load.flows
         && (index + 1) * load.with_sessions / load.flows != index * load.with_sessions / load.flows
 }
 
 fn idle_address(index: usize) -> IpAddr {
-    // Never .0 and .255, although they would do here.
+    // The addresses do not end in .0 or .255, although these would work here.
     let (high, low) = (index as u32 / 254, index as u32 % 254 + 1);
     Ipv4Addr::from(IDLE_NET + high * 256 + low).into()
 }
@@ -436,7 +436,7 @@ fn prepare(socket: &UdpSocket) -> anyhow::Result<()> {
         set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, BUFFER_BYTES)?;
     }
     set_int(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
-    // Trains come as they are; without it they come one by one.
+    // GRO delivers trains as they come. Without it, datagrams come one by one.
     let _ = set_int(socket, libc::SOL_UDP, libc::UDP_GRO, 1);
     Ok(())
 }
@@ -457,14 +457,14 @@ fn marks(bytes: &[u8], segment: u16) -> impl Iterator<Item = Option<Mark>> {
     bytes.chunks(size.max(1)).map(Mark::read)
 }
 
-/// What is there, if anything is.
+/// Receives what has arrived, if anything has.
 fn take(receiver: &mut Receiver, socket: &UdpSocket) -> anyhow::Result<Option<usize>> {
     loop {
         match receiver.receive(socket, SLOTS, true) {
             Ok(count) => return Ok(Some(count)),
             Err(error) => match of_receive(&error) {
                 ReceiveError::Drained => return Ok(None),
-                // Word of a port that nobody has, as after a kill; the next call says more.
+                // This is the error of a closed port, as after a kill. The next call returns more.
                 ReceiveError::Again => {}
                 _ => return Err(error).context("cannot receive"),
             },
@@ -472,7 +472,7 @@ fn take(receiver: &mut Receiver, socket: &UdpSocket) -> anyhow::Result<Option<us
     }
 }
 
-/// Everything goes back to where it came from, as it came.
+/// Sends all datagrams back to where they came from, unchanged.
 fn answer(receiver: &Receiver, sender: &mut Sender, socket: &UdpSocket) -> anyhow::Result<()> {
     let mut slots = receiver.slots().peekable();
     while slots.peek().is_some() {
@@ -507,7 +507,7 @@ fn answer(receiver: &Receiver, sender: &mut Sender, socket: &UdpSocket) -> anyho
     Ok(())
 }
 
-/// Nobody listens, after a kill, or there is no room now: tried again. Anything else is the end.
+/// No process listens, after a kill, or the buffer is full: the send is tried again. Any other error ends the soak.
 fn forgive(error: std::io::Error) -> anyhow::Result<()> {
     match error.raw_os_error() {
         Some(libc::ECONNREFUSED | libc::EINTR) => Ok(()),

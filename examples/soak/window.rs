@@ -1,52 +1,52 @@
-//! How long datagrams waited, and for how long none arrived, while something was going on. All times are the kernel's,
-//! so that it does not matter when this program gets round to reading.
+//! How long datagrams waited, and for how long none arrived, during a restart. All times are the kernel's, so that it
+//! does not matter when this program reads.
 
 use serde::Serialize;
 
-/// What was noted during one restart, or during a calm.
+/// The measurements of one restart, or of a time without one.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Window {
     /// The longest time in nanoseconds without an arrival while something had been sent.
     pub gap_ns: u64,
     /// The longest time in nanoseconds from sending to arrival.
     pub delay_ns: u64,
-    /// Trains that arrived.
+    /// Number of trains that arrived.
     pub arrivals: u64,
 }
 
-/// Notes arrivals.
+/// Records arrivals.
 #[derive(Debug, Default)]
 pub struct Meter {
     window: Window,
-    /// Arrival and sending of what came in this turn, by several sockets.
+    /// The times of arrival and of sending of what came in this turn, on several sockets.
     turn: Vec<(u64, u64)>,
     /// The latest arrival so far.
     last: u64,
 }
 
 impl Meter {
-    /// Begins anew.
+    /// Begins a new window.
     pub fn begin(&mut self) {
         self.window = Window::default();
     }
 
-    /// What was noted since.
+    /// Returns the measurements since the last call of `begin`.
     pub fn end(&mut self) -> Window {
         self.window
     }
 
-    /// Something arrived.
+    /// Notes an arrival.
     pub fn note(&mut self, arrival_ns: Option<u64>, sent_ns: u64) {
         if let Some(arrival_ns) = arrival_ns {
             self.turn.push((arrival_ns, sent_ns));
         }
     }
 
-    /// All that has arrived until now was noted.
+    /// Notes that all arrivals until now are known.
     pub fn sum_up(&mut self) {
         self.turn.sort_unstable();
         for (arrival, sent) in self.turn.drain(..) {
-            // Where nothing was sent, nothing could arrive.
+            // If nothing was sent, nothing could arrive.
             let waiting_since = self.last.max(sent);
             self.window.gap_ns = self
                 .window
@@ -59,23 +59,23 @@ impl Meter {
     }
 }
 
-/// How a number of values lie, in milliseconds.
+/// The distribution of a number of values, in milliseconds.
 #[derive(Debug, Default, Clone, Copy, Serialize)]
 pub struct Distribution {
-    /// How many there are.
+    /// The number of values.
     pub count: usize,
-    /// Half of them are below.
+    /// The median.
     pub p50: f64,
-    /// Nine of ten are below.
+    /// The 90th percentile.
     pub p90: f64,
-    /// 99 of 100 are below.
+    /// The 99th percentile.
     pub p99: f64,
-    /// The largest.
+    /// The largest value.
     pub max: f64,
 }
 
 impl Distribution {
-    /// Of these, in milliseconds.
+    /// The distribution of these values, in milliseconds.
     pub fn of(values: impl Iterator<Item = f64>) -> Distribution {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
@@ -97,7 +97,8 @@ impl Distribution {
 mod tests {
     use super::*;
 
-    /// A silence of the sender is no gap; a silence of the receiver is one from the moment when something waited.
+    /// A time in which nothing is sent is not a gap. A time in which nothing arrives is one from the moment when
+    /// something waited.
     #[test]
     fn gaps() {
         let mut meter = Meter::default();
@@ -119,7 +120,7 @@ mod tests {
         assert_eq!((meter.end().gap_ns, meter.end().delay_ns), (100, 100));
     }
 
-    /// Ranks are taken from the values themselves.
+    /// Percentiles are values that occur.
     #[test]
     fn ranks() {
         let all = Distribution::of((1..=200).map(f64::from));
