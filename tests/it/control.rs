@@ -700,12 +700,12 @@ fn no_files_left() {
         .under(&["prlimit", "--nofile=40:40"])
         .start();
     let control = daemon.control();
-    let visitors: Vec<_> = (0..40)
+    let connections: Vec<_> = (0..40)
         .filter_map(|_| std::os::unix::net::UnixStream::connect(&control).ok())
         .collect();
     assert_eq!(answer_at_last(&Client::bind("127.0.0.1:0"), HERE), "?");
     daemon.ledger_when(|ledger| ledger.received() > 0);
-    drop(visitors);
+    drop(connections);
     assert_eq!(
         get(&daemon, "/livez").status,
         200,

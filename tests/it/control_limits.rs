@@ -42,7 +42,7 @@ fn rest(mut stream: impl Read) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn visit() -> TcpStream {
+fn connect() -> TcpStream {
     let stream = TcpStream::connect(HTTP).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream
@@ -108,10 +108,10 @@ fn tcp_is_read_only_and_knows_its_names() {
 fn requests_have_limits() {
     netns_test!();
     let daemon = Daemon::start(CONFIG);
-    let mut slow = visit();
+    let mut slow = connect();
     slow.write_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\nX: ")
         .unwrap();
-    let silent = visit();
+    let silent = connect();
     let begun = Instant::now();
     assert_eq!(
         get(&daemon, "/livez").status,
@@ -125,18 +125,18 @@ fn requests_have_limits() {
         &format!("http://{HTTP}/status"),
     ]);
     assert_eq!(big.status, 431, "{big:?}");
-    let mut long = visit();
+    let mut long = connect();
     write!(
         long,
         "GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 65537\r\n\r\n"
     )
     .unwrap();
     assert!(rest(&long).starts_with("HTTP/1.1 413"), "so large a body");
-    let mut short = visit();
+    let mut short = connect();
     write!(short, "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc")
         .unwrap();
     assert!(rest(&short).starts_with("HTTP/1.1 200"), "a small one");
-    let mut noise = visit();
+    let mut noise = connect();
     noise
         .write_all(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
         .unwrap();
@@ -171,7 +171,7 @@ fn connections_have_a_limit() {
             counts.connections == 1
         });
         let begun = Instant::now();
-        let mut clients: Vec<TcpStream> = (0..100).map(|_| visit()).collect();
+        let mut clients: Vec<TcpStream> = (0..100).map(|_| connect()).collect();
         let refused = before.refused_connections + 36;
         let counts = wait_for(&daemon, "36 are refused", |counts| {
             counts.refused_connections == refused || begun.elapsed() >= HEAD_MAX
@@ -239,9 +239,11 @@ fn tcp_clients_do_not_take_the_places_of_operators() {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             for _ in 0..5 {
                 let before = wait_for(&daemon, "it is asked", |_| true).refused_busy;
-                wait_for(&daemon, "guests have taken all their places", |counts| {
-                    counts.refused_busy > before
-                });
+                wait_for(
+                    &daemon,
+                    "TCP clients have taken all their places",
+                    |counts| counts.refused_busy > before,
+                );
                 for command in [&["status"][..], &["log", "info"], &["reload", "--dry-run"]] {
                     let outcome = ask(&daemon, command);
                     assert_eq!(
@@ -277,7 +279,7 @@ fn viewers_have_a_limit() {
         answer.status == 503 && answer.body.contains("GET /status"),
         "{answer:?}"
     );
-    let mut tcp_client = visit();
+    let mut tcp_client = connect();
     tcp_client
         .write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .unwrap();
@@ -298,11 +300,11 @@ fn viewers_have_a_limit() {
 
 /// Viewers, waiting clients and large requests do not delay the stop: the daemon ends in order.
 #[test]
-fn visitors_do_not_hold_up_the_end() {
+fn clients_do_not_delay_the_stop() {
     netns_test!();
     let daemon = Daemon::start(CONFIG);
     let control = daemon.control();
-    let mut visitors = Vec::new();
+    let mut clients = Vec::new();
     for words in [
         "GET /events HTTP/1.1\r\nHost: x\r\n\r\n",
         "GET /status HTTP/1.1\r\n",
@@ -310,7 +312,7 @@ fn visitors_do_not_hold_up_the_end() {
     ] {
         let mut stream = UnixStream::connect(&control).unwrap();
         stream.write_all(words.as_bytes()).unwrap();
-        visitors.push(stream);
+        clients.push(stream);
     }
     wait_for(&daemon, "one watches", |counts| {
         counts.viewers == 1 && counts.connections == 4

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::common::curl::curl;
 use crate::common::daemon::Daemon;
 use crate::common::namespace::netns_test;
-use crate::common::restart::{Talker, telling};
+use crate::common::restart::{Talker, reporting};
 use crate::common::upstream::{forwarder, list};
 use crate::common::{Lazy, TIMEOUT, eventually_within};
 
@@ -157,7 +157,7 @@ impl Drop for Prometheus {
 #[test]
 fn prometheus_understands_it() {
     netns_test!(needs = ["prometheus", "curl"]);
-    let server = telling("127.0.0.1:9001");
+    let server = reporting("127.0.0.1:9001");
     let config = format!("[daemon]\nhttp = \"{SCRAPED}\"\n");
     let config = config + &forwarder("on", "127.0.0.1:1000", &list([server.address()]), "");
     let daemon = Daemon::start(&config);

@@ -110,7 +110,7 @@ fn an_unwritable_control_directory() {
 #[test]
 fn files_run_out() {
     netns_test!(needs = ["prlimit"]);
-    let upstream = Server::telling(Client::bind("127.0.0.1:9001"));
+    let upstream = Server::reporting(Client::bind("127.0.0.1:9001"));
     let config = forwarder("on", HERE, &list([upstream.address()]), "");
     let mut daemon = Daemon::of(&config)
         .under(&["prlimit", "--nofile=1000:1000"])
@@ -177,11 +177,11 @@ fn files_run_out() {
     let silent = std::os::unix::net::UnixStream::connect(daemon.control()).unwrap();
     assert!(degraded(&daemon));
     drop(silent);
-    let visits = snapshot(&daemon).admin;
+    let stats = snapshot(&daemon).admin;
     let paces = u64::try_from(begun.elapsed().as_millis() / 100).unwrap();
     assert!(
-        (1..=visits.accepted + paces).contains(&visits.failed_accepts),
-        "once for each visitor, and else ten times a second at most: {visits:?} in {paces} tenths"
+        (1..=stats.accepted + paces).contains(&stats.failed_accepts),
+        "once for each connection, and else ten times a second at most: {stats:?} in {paces} tenths"
     );
 
     for (client, before) in established.iter().zip(&before) {

@@ -6,11 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::client::Client;
+use crate::common::control_data::receive_with_class;
 use crate::common::daemon::{Daemon, on_file, on_file_under};
 use crate::common::host::Host;
 use crate::common::ledger::{Ledger, Upstream, upstream};
 use crate::common::namespace::{index_of, netns_test, run};
-use crate::common::told::receive_with_class;
 use crate::common::upstream::forwarder;
 
 const HERE: &str = "127.0.0.1:1234";

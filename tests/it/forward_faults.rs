@@ -98,14 +98,14 @@ fn answers_that_are_answered_come_to_an_end() {
         if ends.iter().sum::<u64>() == 1 {
             return Ok(());
         }
-        Err(format!("{ends:?}, after {} rounds", upstream.heard()))
+        Err(format!("{ends:?}, after {} rounds", upstream.received()))
     });
-    let heard = upstream.heard();
+    let heard = upstream.received();
     assert!((20..=64).contains(&heard), "{heard}");
     // Any datagram that still went round would have passed the upstream before these do.
     let client = Client::newcomer();
     (0..3).for_each(|_| assert_eq!(client.ask(b"?", HERE).0, b"?"));
-    assert_eq!(upstream.heard(), heard + 3);
+    assert_eq!(upstream.received(), heard + 3);
     here.stop();
     there.stop();
 }
@@ -124,7 +124,7 @@ fn an_upstream_does_not_ask_itself() {
     // whatever the daemon made of it.
     let client = Client::newcomer();
     (0..3).for_each(|_| assert_eq!(client.ask(b"?", HERE).0, b"?"));
-    assert_eq!(upstream.heard(), 1 + 3);
+    assert_eq!(upstream.received(), 1 + 3);
     assert_eq!(daemon.stop().handler("on").sessions.one_way, 1);
 }
 

@@ -37,7 +37,7 @@ fn a_session_outlives_its_upstream() {
             });
             let server = Server::named("back", address);
             assert_eq!(answer(&client, HERE), "back:?");
-            assert_eq!(server.heard(), 1, "{address}, round {round}");
+            assert_eq!(server.received(), 1, "{address}, round {round}");
         }
         let ledger = daemon.stop();
         assert_eq!(ledger.handler("on").sessions.opened, 1);
@@ -81,7 +81,7 @@ fn refusals_make_it_dead() {
     let used = (0..20)
         .filter(|_| answer(&Client::newcomer(), HERE) == "fickle:?")
         .count();
-    assert_eq!((used, server.heard()), (10, 10));
+    assert_eq!((used, server.received()), (10, 10));
     daemon.stop();
 }
 

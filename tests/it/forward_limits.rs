@@ -39,7 +39,7 @@ fn ports_run_out() {
         let _others: Vec<UdpSocket> = (0..taken)
             .map(|port| UdpSocket::bind(("0.0.0.0", 40_000 + port)).unwrap())
             .collect();
-        let upstream = Server::telling(Client::bind("127.0.0.1:9001"));
+        let upstream = Server::reporting(Client::bind("127.0.0.1:9001"));
         let mut daemon = Daemon::start(&on(&upstream, ""));
         let established: Vec<Client> = (0..room).map(client).collect();
         let ports: Vec<String> = established
@@ -80,7 +80,7 @@ fn ports_run_out() {
 #[test]
 fn files_run_out() {
     netns_test!(needs = ["prlimit"]);
-    let upstream = Server::telling(Client::bind("127.0.0.1:9001"));
+    let upstream = Server::reporting(Client::bind("127.0.0.1:9001"));
     let mut daemon = Daemon::of(&on(&upstream, ""))
         .under(&["prlimit", "--nofile=600:600"])
         .start();

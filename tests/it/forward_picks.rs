@@ -178,7 +178,7 @@ fn weights_drain_and_backup() {
     assert_eq!(shares(&ways(&clients(20), HERE), 4), [0, 0, 0, 20]);
     dead.assert_left_alone(&mut daemon);
     dead_too.assert_left_alone(&mut daemon);
-    assert_eq!(servers[0].heard(), 0, "drained");
+    assert_eq!(servers[0].received(), 0, "drained");
     daemon.stop();
 }
 

@@ -156,7 +156,7 @@ fn an_answer_after_the_end() {
     let mut daemon = Daemon::start(&on(&upstream, "session_idle = \"1s\""));
     let [slow, other] = [0, 1].map(|_| Client::bind("127.0.0.1:0"));
     slow.send(b"slow", HERE);
-    eventually("it is asked", || upstream.heard() == 1);
+    eventually("it is asked", || upstream.received() == 1);
     daemon.ledger_when(|ledger| ledger.handler("on").sessions.unanswered == 1);
     // New sessions do not get its port, and exist when the reply comes.
     let is_counted = |ledger: &Ledger| answers_dropped(ledger, "late_reply") == 1;
@@ -174,7 +174,7 @@ fn an_answer_after_the_end() {
 #[test]
 fn a_stranger_does_not_answer() {
     netns_test!();
-    let upstream = Server::telling(Client::bind("127.0.0.1:0"));
+    let upstream = Server::reporting(Client::bind("127.0.0.1:0"));
     let daemon = Daemon::start(&on(&upstream, ""));
     let client = Client::bind("127.0.0.1:0");
     let told = answer(&client, HERE);
@@ -297,7 +297,7 @@ fn networks_share_the_sessions() {
 #[test]
 fn requests_are_counted() {
     netns_test!();
-    let upstream = Server::telling(Client::bind("127.0.0.1:0"));
+    let upstream = Server::reporting(Client::bind("127.0.0.1:0"));
     let daemon = Daemon::start(&on(&upstream, "requests_max = 3"));
     let client = Client::bind("127.0.0.1:0");
     let told: Vec<String> = (0..12).map(|_| answer(&client, HERE)).collect();
@@ -339,7 +339,7 @@ fn replies_are_counted() {
 #[test]
 fn idle_sessions_end() {
     netns_test!();
-    let upstream = Server::telling(Client::bind("127.0.0.1:0"));
+    let upstream = Server::reporting(Client::bind("127.0.0.1:0"));
     let mut daemon = Daemon::start(&on(&upstream, "session_idle = \"2s\""));
     let client = Client::bind("127.0.0.1:0");
     let begun = Instant::now();

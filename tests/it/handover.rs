@@ -18,8 +18,8 @@ use crate::common::daemon::{Daemon, udispatch};
 use crate::common::eventually;
 use crate::common::namespace::netns_test;
 use crate::common::restart::{
-    Talker, asked, process, processes_here, reload, served_by_another, sockets, status, successor,
-    tell, telling,
+    Talker, asked, process, processes_here, reload, reporting, send_signal, served_by_another,
+    sockets, status, successor,
 };
 use crate::common::upstream::{answer, forwarder, list};
 
@@ -77,7 +77,7 @@ fn an_exact_listener_goes_and_comes() {
 #[test]
 fn sessions_go_on() {
     netns_test!();
-    let first = telling("127.0.0.1:9001");
+    let first = reporting("127.0.0.1:9001");
     let second = Client::bind("127.0.0.1:9002");
     let config =
         |upstreams: &str| forwarder("on", "127.0.0.1:1000", upstreams, "pick = \"round_robin\"");
@@ -117,7 +117,7 @@ fn sessions_go_on() {
 #[test]
 fn the_retired_are_drained_by_full_name() {
     netns_test!();
-    let (first, second) = (telling("127.0.0.1:9001"), telling("127.0.0.1:9002"));
+    let (first, second) = (reporting("127.0.0.1:9001"), reporting("127.0.0.1:9002"));
     let config = |upstreams: &str| forwarder("on", "127.0.0.1:1000", upstreams, "");
     let mut daemon = Daemon::start(&config(&list([first.address(), second.address()])));
     let clients = [Client::newcomer(), Client::newcomer()];
@@ -279,7 +279,7 @@ fn a_watched_file() {
 #[test]
 fn reloads_leave_nothing_open() {
     netns_test!();
-    let server = telling("127.0.0.1:9001");
+    let server = reporting("127.0.0.1:9001");
     let forwarder = forwarder("on", "127.0.0.1:1000", &list([server.address()]), "");
     let more = "[[route]]\ndestination = [\"127.0.0.1:1001\", \"239.1.2.3:1002\"]\ninterface = \"lo\"\nhandler = [\"echo\", \"print\"]\n";
     let configs = [1, 3].map(|workers| format!("[daemon]\nworkers = {workers}\n{forwarder}"));
@@ -328,7 +328,7 @@ fn reloads_leave_nothing_open() {
 #[test]
 fn a_storm_of_signals() {
     netns_test!();
-    let server = telling("127.0.0.1:9001");
+    let server = reporting("127.0.0.1:9001");
     let mut daemon = Daemon::start(&forwarder(
         "on",
         "127.0.0.1:1000",
@@ -380,7 +380,7 @@ fn a_storm_of_signals() {
         now.listeners[0].kernel_drops == 0 && questions > 0,
         "{now:#?}"
     );
-    tell(now.pid, Signal::TERM);
+    send_signal(now.pid, Signal::TERM);
 }
 
 /// Five successors in a row, by signal and by hand, with another file and another number of workers. The listeners keep
@@ -388,7 +388,7 @@ fn a_storm_of_signals() {
 #[test]
 fn successors() {
     netns_test!();
-    let server = telling("127.0.0.1:9001");
+    let server = reporting("127.0.0.1:9001");
     let config = |workers: usize| {
         let forwarder = forwarder("on", "127.0.0.1:1000", &list([server.address()]), "");
         format!("[daemon]\nworkers = {workers}\n{forwarder}")
@@ -409,7 +409,7 @@ fn successors() {
         fs::write(daemon.file(), config(workers)).unwrap();
         let mut by_hand = None;
         match round % 2 {
-            0 => tell(pid, Signal::USR2),
+            0 => send_signal(pid, Signal::USR2),
             _ => by_hand = Some(successor(&[], &daemon.control(), &daemon.file())),
         }
         let now = served_by_another(&daemon, pid);
@@ -441,7 +441,7 @@ fn successors() {
             now.workers
         );
     }
-    tell(pid, Signal::TERM);
+    send_signal(pid, Signal::TERM);
 }
 
 /// HTTP at another address of the same port: a successor has it as soon as the process before has closed it.
@@ -455,7 +455,7 @@ fn http_moves_to_another_address() {
     };
     let daemon = Daemon::start(&config("0.0.0.0:9253"));
     fs::write(daemon.file(), config("127.0.0.1:9253")).unwrap();
-    tell(daemon.pid(), Signal::USR2);
+    send_signal(daemon.pid(), Signal::USR2);
     let now = served_by_another(&daemon, daemon.pid());
     assert_eq!(
         (now.state, now.reasons.len()),
@@ -464,7 +464,7 @@ fn http_moves_to_another_address() {
         now.reasons
     );
     assert_eq!(curl(&["http://127.0.0.1:9253/readyz"]).status, 200);
-    tell(now.pid, Signal::TERM);
+    send_signal(now.pid, Signal::TERM);
 }
 
 /// The inodes of all UDP sockets on port 1000 in this namespace (proc(5): the tenth column).

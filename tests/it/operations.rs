@@ -63,7 +63,7 @@ fn every_command_of_the_guide() {
     );
     make_place();
     let _upstreams = ["127.0.0.1:9001", "127.0.0.1:9002", "127.0.0.1:9011"]
-        .map(|at| Server::telling(Client::bind(at)));
+        .map(|at| Server::reporting(Client::bind(at)));
     let mut guide = Walk::default();
     for command in commands() {
         guide.step(&command);

@@ -27,7 +27,7 @@ use udispatch::plan::identity::ListenerKey;
 
 use crate::common::daemon::Daemon;
 use crate::common::namespace::{again, netns_test, run, this_test};
-use crate::common::restart::{served_by_another, tell};
+use crate::common::restart::{send_signal, served_by_another};
 
 /// Set in the process that a test starts as the next process of the daemon.
 const NEXT: &str = "UDISPATCH_TEST_NEXT";
@@ -193,7 +193,7 @@ fn forgotten_by_a_successor() {
         "{forgotten:?} of {names:?}"
     );
     let now = served_by_another(&daemon, daemon.pid());
-    tell(now.pid, rustix::process::Signal::TERM);
+    send_signal(now.pid, rustix::process::Signal::TERM);
 }
 
 /// The service manager is notified of a successor twice: by the old process before it ends, and by the successor when
@@ -218,7 +218,7 @@ fn the_main_process_is_named_by_both() {
         [false, true],
         "one is told by who goes, the other with `ready`"
     );
-    tell(now.pid, rustix::process::Signal::TERM);
+    send_signal(now.pid, rustix::process::Signal::TERM);
 }
 
 /// Sockets that the service manager keeps receive what comes after the daemon has ended, so that a restart loses
@@ -451,7 +451,7 @@ fn next_process() {
                 sockets
                     .iter()
                     .any(|socket| socket.recv(&mut [0; 16]).is_ok()),
-                "the door is open again"
+                "the socket receives again"
             );
         }
     }

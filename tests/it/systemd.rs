@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::common::client::Client;
 use crate::common::namespace::{netns_test, this_test};
-use crate::common::restart::{Talker, telling};
+use crate::common::restart::{Talker, reporting};
 use crate::common::systemd::Systemd;
 
 /// A socket of each type, one of them below 1024.
@@ -39,7 +39,7 @@ const SERVICE: &str = "WatchdogSec=5";
 #[test]
 fn the_unit() {
     netns_test!(needs = ["systemd-nspawn"], with = [root, heavy]);
-    let _upstream = telling("127.0.0.1:5555");
+    let _upstream = reporting("127.0.0.1:5555");
     let Some(systemd) = Systemd::boot(this_test!(), CONFIG, SERVICE) else {
         return;
     };
@@ -57,14 +57,14 @@ fn starts_in_its_sandbox(systemd: &Systemd) {
     systemd.wait_for("ActiveState", "active");
     assert_eq!(systemd.number("NFileDescriptorStore"), SOCKETS);
     let pid = systemd.number("MainPID");
-    let status = systemd.told(&format!("cat /proc/{pid}/status"));
+    let status = systemd.output_of(&format!("cat /proc/{pid}/status"));
     let has_line = |line: &str| status.lines().any(|found| found.replace('\t', " ") == line);
     assert!(
         has_line("NoNewPrivs: 1") && has_line("Seccomp: 2") && has_line("CapEff: 0000000000000400"),
         "{status}"
     );
     assert_ne!(
-        systemd.told(&format!("stat --format=%u /proc/{pid}")),
+        systemd.output_of(&format!("stat --format=%u /proc/{pid}")),
         "0",
         "a user of its own"
     );
@@ -84,7 +84,7 @@ fn starts_in_its_sandbox(systemd: &Systemd) {
 /// Makes another process take over.
 fn reload(systemd: &Systemd) {
     let first = systemd.property("MainPID");
-    systemd.told("systemctl reload udispatch");
+    systemd.output_of("systemctl reload udispatch");
     systemd.wait_for_another("MainPID", &first);
 }
 
@@ -137,7 +137,7 @@ fn wrong_file_fails_the_reload(systemd: &Systemd) {
 /// the one that died.
 fn killed_it_comes_back(systemd: &Systemd) {
     let client = Client::newcomer();
-    systemd.told("systemctl kill --kill-whom=main --signal=KILL udispatch");
+    systemd.output_of("systemctl kill --kill-whom=main --signal=KILL udispatch");
     let mut sent = 0_u32;
     while systemd.number("NRestarts") == 0 {
         client.send(&sent.to_be_bytes(), "127.0.0.1:1234");
@@ -153,7 +153,7 @@ fn killed_it_comes_back(systemd: &Systemd) {
 fn restart_keeps_what_comes(systemd: &Systemd) {
     let talkers = [(); 4].map(|()| Talker::begin("127.0.0.1:1234"));
     for _ in 0..3 {
-        systemd.told("systemctl restart udispatch");
+        systemd.output_of("systemctl restart udispatch");
     }
     assert!(talkers.map(Talker::end).iter().all(|asked| *asked > 10));
     let status = systemd.status();
@@ -173,7 +173,7 @@ fn stops_in_order(systemd: &Systemd) {
     reload(systemd);
     let stops = |systemd: &Systemd| systemd.journal().matches("SIGTERM: stopping").count();
     let before = stops(systemd);
-    systemd.told("systemctl stop udispatch");
+    systemd.output_of("systemctl stop udispatch");
     systemd.wait_for("Result", "success");
     assert_eq!(stops(systemd), before + 1, "{}", systemd.journal());
     // If the process is not a child of systemd when systemd is notified of it, systemd kills it at once.
@@ -182,12 +182,12 @@ fn stops_in_order(systemd: &Systemd) {
         "{}",
         systemd.journal()
     );
-    systemd.told("systemctl start udispatch");
+    systemd.output_of("systemctl start udispatch");
 }
 
 fn silent_it_is_ended(systemd: &Systemd) {
     let (pid, restarts) = (systemd.number("MainPID"), systemd.number("NRestarts"));
-    systemd.told("systemctl kill --kill-whom=main --signal=STOP udispatch");
+    systemd.output_of("systemctl kill --kill-whom=main --signal=STOP udispatch");
     systemd.wait_for("NRestarts", &(restarts + 1).to_string());
     systemd.wait_for("ActiveState", "active");
     assert_ne!(systemd.number("MainPID"), pid);
@@ -209,14 +209,14 @@ fn sockets_of_a_unit(systemd: &Systemd) {
         CONFIG.replace("workers = 2", "workers = 1"),
     )
     .expect("written");
-    systemd.told("systemctl stop udispatch");
-    systemd.told("systemctl start udispatch.socket");
+    systemd.output_of("systemctl stop udispatch");
+    systemd.output_of("systemctl start udispatch.socket");
     for word in [b"first", b"again"] {
         systemd.wait_for("ActiveState", "inactive");
         assert_eq!(Client::newcomer().ask(word, "127.0.0.1:1234").0, word);
         systemd.wait_for("ActiveState", "active");
         reload(systemd);
         assert_eq!(Client::newcomer().ask(word, "127.0.0.1:1234").0, word);
-        systemd.told("systemctl stop udispatch");
+        systemd.output_of("systemctl stop udispatch");
     }
 }

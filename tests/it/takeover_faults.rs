@@ -19,7 +19,7 @@ use crate::common::client::Client;
 use crate::common::daemon::Daemon;
 use crate::common::eventually;
 use crate::common::namespace::{again, netns_test, run, this_test};
-use crate::common::restart::{Talker, asked, status, successor, tell, telling};
+use crate::common::restart::{Talker, asked, reporting, send_signal, status, successor};
 use crate::common::upstream::{Server, forwarder, list};
 
 /// Longest wait for a message of a takeover. The daemon's own limit is ten seconds.
@@ -31,7 +31,7 @@ const FAILING: &str = "UDISPATCH_TEST_FAILING_CLIENT";
 const HAS_STATE: &str = "has the state";
 
 fn forwarding() -> (Server, Daemon) {
-    let server = telling("127.0.0.1:9001");
+    let server = reporting("127.0.0.1:9001");
     let daemon = Daemon::start(&forwarder("on", HERE, &list([server.address()]), ""));
     (server, daemon)
 }
@@ -358,7 +358,7 @@ fn many_at_once() {
         ),
         (questions, 0)
     );
-    tell(now.pid, Signal::TERM);
+    send_signal(now.pid, Signal::TERM);
     assert_eq!(left[0].wait().unwrap().code(), Some(0));
 }
 

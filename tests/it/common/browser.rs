@@ -83,7 +83,7 @@ impl Browser {
         request(method, &format!("/session/{}{path}", self.session), body)
     }
 
-    fn tell(&self, command: &str, parameters: Value) -> Value {
+    fn execute(&self, command: &str, parameters: Value) -> Value {
         self.ask(
             "POST",
             "/goog/cdp/execute",
@@ -152,9 +152,9 @@ impl Browser {
         let is_phone = width < 600;
         let metrics =
             json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": is_phone });
-        self.tell("Emulation.setDeviceMetricsOverride", metrics);
+        self.execute("Emulation.setDeviceMetricsOverride", metrics);
         let feature = json!({ "name": "prefers-color-scheme", "value": colours });
-        self.tell(
+        self.execute(
             "Emulation.setEmulatedMedia",
             json!({ "features": [feature] }),
         );
@@ -162,7 +162,7 @@ impl Browser {
 
     /// Saves a picture of the whole page as `target/artifacts/NAME.png`.
     pub fn keep_picture(&self, name: &str) {
-        let picture = self.tell(
+        let picture = self.execute(
             "Page.captureScreenshot",
             json!({ "captureBeyondViewport": true }),
         );

@@ -5,6 +5,7 @@
 
 pub mod browser;
 pub mod client;
+pub mod control_data;
 pub mod curl;
 pub mod daemon;
 pub mod heavy;
@@ -18,7 +19,6 @@ pub mod restart;
 pub mod systemd;
 pub mod terminal;
 mod timeout;
-pub mod told;
 pub mod upstream;
 
 pub use timeout::{Lazy, TIMEOUT, cpu_time, eventually, eventually_within};

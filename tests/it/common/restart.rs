@@ -24,8 +24,8 @@ pub fn reload(daemon: &mut Daemon, config: &str) {
 }
 
 /// A server that replies with the source port of each request.
-pub fn telling(address: &str) -> Server {
-    Server::telling(Client::bind(address))
+pub fn reporting(address: &str) -> Server {
+    Server::reporting(Client::bind(address))
 }
 
 /// The inodes of the sockets that a process has open.
@@ -94,7 +94,7 @@ pub fn successor(wrapper: &[&str], control: &Path, file: &Path) -> Child {
 }
 
 /// Sends a signal to a child of the test, or to a successor of it that serves.
-pub fn tell(pid: u32, signal: Signal) {
+pub fn send_signal(pid: u32, signal: Signal) {
     kill_process(process(pid), signal).expect("it runs");
 }
 
@@ -110,7 +110,7 @@ pub struct Talker {
 }
 
 impl Talker {
-    /// Begins to send to a server that reports its clients (`Server::telling`), or to an echo, at this address.
+    /// Begins to send to a server that reports its clients (`Server::reporting`), or to an echo, at this address.
     pub fn begin(to: &'static str) -> Talker {
         let is_over = Arc::new(AtomicBool::new(false));
         let end = Arc::clone(&is_over);

@@ -96,7 +96,7 @@ impl Systemd {
     }
 
     /// Runs a program in the container, which must succeed, and returns what it prints.
-    pub fn told(&self, command: &str) -> String {
+    pub fn output_of(&self, command: &str) -> String {
         let output = self.run(command);
         assert!(
             output.status.success(),
@@ -111,7 +111,7 @@ impl Systemd {
 
     /// A property of the unit.
     pub fn property(&self, name: &str) -> String {
-        self.told(&format!(
+        self.output_of(&format!(
             "systemctl show udispatch --value --property {name}"
         ))
     }
@@ -145,7 +145,7 @@ impl Systemd {
 
     /// The daemon's snapshot.
     pub fn status(&self) -> Snapshot {
-        serde_json::from_str(&self.told("udispatch status --json")).expect("a snapshot")
+        serde_json::from_str(&self.output_of("udispatch status --json")).expect("a snapshot")
     }
 
     /// The log of the unit so far.

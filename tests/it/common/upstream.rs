@@ -14,7 +14,7 @@ use super::eventually;
 /// A server on a thread of its own. When it is dropped, its port is closed, and the kernel refuses what comes to it.
 pub struct Server {
     address: SocketAddr,
-    heard: Arc<AtomicU64>,
+    received: Arc<AtomicU64>,
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -26,11 +26,11 @@ impl Server {
         mut act: impl FnMut(&UdpSocket, &[u8], SocketAddr) + Send + 'static,
     ) -> Server {
         let address = client.address();
-        let (heard, is_over) = (
+        let (received, is_over) = (
             Arc::new(AtomicU64::new(0)),
             Arc::new(AtomicBool::new(false)),
         );
-        let (count, end) = (Arc::clone(&heard), Arc::clone(&is_over));
+        let (count, end) = (Arc::clone(&received), Arc::clone(&is_over));
         let socket = client.0;
         socket
             .set_read_timeout(Some(Duration::from_millis(20)))
@@ -52,7 +52,7 @@ impl Server {
         });
         Server {
             address,
-            heard,
+            received,
             is_over,
             thread: Some(thread),
         }
@@ -76,7 +76,7 @@ impl Server {
     }
 
     /// A server that replies with the source address of the request, and the payload: `ADDRESS:PORT PAYLOAD`.
-    pub fn telling(client: Client) -> Server {
+    pub fn reporting(client: Client) -> Server {
         Server::with(client, |socket, bytes, from| {
             let _ = socket.send_to(&[format!("{from} ").as_bytes(), bytes].concat(), from);
         })
@@ -88,8 +88,8 @@ impl Server {
     }
 
     /// The number of datagrams that the server received.
-    pub fn heard(&self) -> u64 {
-        self.heard.load(Ordering::Relaxed)
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 }
 
