@@ -51,7 +51,8 @@ fn dispatcher() -> Dispatcher {
         claim: Claim::All,
     }];
     let handlers: Vec<Box<dyn Handler>> = vec![Box::new(Nothing)];
-    let (reply_filter, names) = (Arc::new(ReplyFilter::default()), Arc::new(Names::default()));
+    let reply_filter = Arc::new(ReplyFilter::default());
+    let names = Arc::new(Names::default());
     Dispatcher::new(
         routings,
         vec![vec![HandlerId(0)]],
@@ -84,7 +85,8 @@ fn turn(dispatcher: &mut Dispatcher, trains: &[Train], arena: &[u8]) {
 
 fn bench(criterion: &mut Criterion) {
     let ip: IpAddr = [192, 0, 2, 1].into();
-    let (src, dst) = (SocketAddr::new(ip, 4_000), SocketAddr::new(ip, 53));
+    let src = SocketAddr::new(ip, 4_000);
+    let dst = SocketAddr::new(ip, 53);
     let envelope = Envelope {
         src,
         dst,

@@ -315,7 +315,8 @@ fn drive(
     turns: &[Vec<Train>],
     arena: &[u8],
 ) -> (usize, usize) {
-    let (mut datagrams, mut count) = (0, 0);
+    let mut datagrams = 0;
+    let mut count = 0;
     while datagrams < DATAGRAMS {
         for trains in turns {
             drive_once((dispatcher, sockets), jobs, trains, arena);
@@ -434,7 +435,8 @@ fn an_unbounded_channel_costs_a_block_for_31_buffers() {
     let turns: Vec<Vec<Train>> = (0..36).map(trains).collect();
     let arena = vec![b'x'; TRAINS * 1_000];
     drive(&mut dispatcher, &jobs, &turns, &arena);
-    let (mut datagrams, mut count_of_turns) = (0, 0);
+    let mut datagrams = 0;
+    let mut count_of_turns = 0;
     let count =
         allocations(|| (datagrams, count_of_turns) = drive(&mut dispatcher, &jobs, &turns, &arena));
     let buffers = 3 * count_of_turns as u64; // Three handlers print.
@@ -480,14 +482,17 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
     let mut listeners = [listener];
     let (mut dispatcher, mut sockets) =
         dispatcher(sender, upstream.local_addr().expect("its address"));
-    let (mut receiver, mut flusher) = (Receiver::new(), Flusher::default());
+    let mut receiver = Receiver::new();
+    let mut flusher = Flusher::default();
     let mut trains: Vec<Train> = Vec::with_capacity(TRAINS);
     let mut buffer = vec![0; 1 << 16];
     let targets: Vec<SocketAddr> = (1..13)
         .map(|last| SocketAddr::new([127, 0, 0, last].into(), port))
         .collect();
     let mut work = |datagrams: usize| {
-        let (mut received, mut answered, mut passed_on) = (0, 0, 0);
+        let mut received = 0;
+        let mut answered = 0;
+        let mut passed_on = 0;
         for turn in 0..datagrams.div_ceil(TRAINS) {
             for slot in 0..TRAINS {
                 let target = targets[(turn + slot / 4) % targets.len()];

@@ -108,7 +108,8 @@ impl Run {
         let start = self.copies.len();
         self.copies.extend_from_slice(batch.bytes(slot));
         let copy = &mut self.copies[start..];
-        let (iov_base, iov_len) = (copy.as_mut_ptr().cast(), copy.len());
+        let iov_base = copy.as_mut_ptr().cast();
+        let iov_len = copy.len();
         match self.iovecs.last_mut() {
             Some(last) if last.iov_base.wrapping_byte_add(last.iov_len) == iov_base => {
                 last.iov_len += iov_len;

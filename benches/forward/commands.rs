@@ -137,7 +137,9 @@ pub(crate) fn prefix(route: usize) -> Ipv4Addr {
 
 pub(crate) fn socat(setup: &Setup) -> io::Result<Command> {
     let mut command = Command::new("socat");
-    let (listen, upstream, buffer) = (setup.listen, setup.upstreams[0], setup.receive_buffer);
+    let listen = setup.listen;
+    let upstream = setup.upstreams[0];
+    let buffer = setup.receive_buffer;
     if setup.talk().is_some() {
         command.args(["-b65536", "-T60"]);
         command.arg(format!(
@@ -169,12 +171,10 @@ pub(crate) fn nginx(setup: &Setup, settings: &str) -> io::Result<Command> {
         .find(|path| Path::new(path).exists())
         .map(|path| format!("load_module {path};"))
         .unwrap_or_default();
-    let (folder, listen, upstream, buffer) = (
-        setup.folder.display(),
-        setup.listen,
-        setup.upstreams[0],
-        setup.receive_buffer,
-    );
+    let folder = setup.folder.display();
+    let listen = setup.listen;
+    let upstream = setup.upstreams[0];
+    let buffer = setup.receive_buffer;
     // A session needs two connections.
     let connections = 4096 + 2 * setup.sessions();
     let responses = if setup.is_one_shot() {
@@ -207,9 +207,12 @@ pub(crate) fn envoy(setup: &Setup) -> io::Result<Command> {
             address.port()
         )
     };
-    let (listen, upstream) = (socket(setup.listen), socket(setup.upstreams[0]));
+    let listen = socket(setup.listen);
+    let upstream = socket(setup.upstreams[0]);
     let idle = if setup.is_one_shot() { "1s" } else { "60s" };
-    let (sol_socket, rcvbuf, buffer) = (libc::SOL_SOCKET, libc::SO_RCVBUF, setup.receive_buffer);
+    let sol_socket = libc::SOL_SOCKET;
+    let rcvbuf = libc::SO_RCVBUF;
+    let buffer = setup.receive_buffer;
     let config = format!(
         r#"static_resources:
   listeners:
@@ -253,7 +256,9 @@ pub(crate) fn envoy(setup: &Setup) -> io::Result<Command> {
 
 /// The main process of Sōzu starts a worker, which does the work. The numbers are those of both.
 pub(crate) fn sozu(setup: &Setup) -> io::Result<Command> {
-    let (folder, listen, upstream) = (setup.folder.display(), setup.listen, setup.upstreams[0]);
+    let folder = setup.folder.display();
+    let listen = setup.listen;
+    let upstream = setup.upstreams[0];
     // Sōzu requires two files for each connection, although a flow needs one.
     let connections = (4096 + 2 * setup.sessions()).min(setup.files_max as usize / 2);
     let flows = setup.sessions() + 16;

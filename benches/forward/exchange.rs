@@ -176,8 +176,10 @@ impl Clients {
                     reply.len()
                 )));
             };
-            let (number, client) = (u64::from_ne_bytes(*number), u32::from_ne_bytes(*client));
-            let (from, to) = (self.datagrams.peer(slot), self.datagrams.own(slot));
+            let number = u64::from_ne_bytes(*number);
+            let client = u32::from_ne_bytes(*client);
+            let from = self.datagrams.peer(slot);
+            let to = self.datagrams.own(slot);
             if from != self.forwarder || to != Some(address(client)) || reply.len() != SIZE {
                 let asked = address(client);
                 let to = to.map_or("nobody".into(), |to| to.to_string());
@@ -201,7 +203,8 @@ impl Clients {
 /// The address of a client: from 127.16.0.0 to 127.79.255.255, never with a last byte that looks like a network or a
 /// broadcast address.
 fn address(client: u32) -> Ipv4Addr {
-    let (net, host) = (client / 254 % (64 << 16 >> 8), client % 254);
+    let net = client / 254 % (64 << 16 >> 8);
+    let host = client % 254;
     Ipv4Addr::from_bits(Ipv4Addr::new(127, 16, 0, 1).to_bits() + (net << 8) + host)
 }
 
@@ -269,7 +272,8 @@ impl Ends {
     fn exchange(&mut self, window: Option<Duration>, count: u64) -> io::Result<Duration> {
         let start = Instant::now();
         let goal = self.clients.sent.saturating_add(count);
-        let (mut quiet_since, mut tries) = (start, 0);
+        let mut quiet_since = start;
+        let mut tries = 0;
         loop {
             let now = Instant::now();
             if self.clients.sent < goal && window.is_none_or(|window| now - start < window) {
@@ -366,7 +370,8 @@ impl Trial {
             running,
             ends,
         } = self;
-        let (answered, lost) = (ends.clients.answered, ends.clients.lost);
+        let answered = ends.clients.answered;
+        let lost = ends.clients.lost;
         let count = if *lingers { LINGERING_MAX } else { u64::MAX };
         let (spent, cpu_ns) = running.cost(|running| {
             running.go_on()?;

@@ -103,7 +103,8 @@ pub(crate) fn outcomes(rows: &[Row]) -> Vec<Outcome> {
 }
 
 fn outcome(goal: Goal, rows: &[Row]) -> Outcome {
-    let (cell, load) = (goal.cell, goal.load);
+    let cell = goal.cell;
+    let load = goal.load;
     let ours = row::find(rows, Side::Ours, &cell);
     let by_hand = row::find(rows, Side::Yardstick, &cell);
     let peer = row::best_peer(rows, &cell, load);

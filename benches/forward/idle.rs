@@ -147,7 +147,8 @@ pub(crate) fn memory(wanted: impl Fn(&str) -> bool, rounds: usize, place: &Place
                 let median = |figure: fn(&(f64, f64)) -> f64| {
                     Spread::of(figures.iter().map(figure)).map_or(0.0, |spread| spread.median)
                 };
-                let (none, many) = (median(|figure| figure.0), median(|figure| figure.1));
+                let none = median(|figure| figure.0);
+                let many = median(|figure| figure.1);
                 let bytes = (many - none) * 1024.0 / SESSIONS as f64;
                 line.extend([
                     format!("{:.1}", none / 1024.0),

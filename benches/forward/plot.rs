@@ -142,7 +142,8 @@ fn row(svg: &mut String, outcome: &Outcome, y: f64) {
     };
     if let Some(target) = target.filter(|target| *target <= RATIO_MAX) {
         let x = x_of(target);
-        let (from, to) = (y - 3.0, y + 3.0 * BAR + 1.0);
+        let from = y - 3.0;
+        let to = y + 3.0 * BAR + 1.0;
         let _ = writeln!(
             svg,
             "<line class=\"target\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{from:.1}\" y2=\"{to:.1}\"/>"

@@ -94,7 +94,8 @@ impl Receivers {
                     Err(error) => return Err(error),
                 };
                 for slot in 0..filled {
-                    let (len, segment) = (self.batch.len(slot), self.batch.take_segment(slot));
+                    let len = self.batch.len(slot);
+                    let segment = self.batch.take_segment(slot);
                     if segment != self.size || len % segment != 0 {
                         return Err(io::Error::other(format!(
                             "sent {} B, delivered {len} B cut at {segment} B",
@@ -289,7 +290,8 @@ impl<'a> Trial<'a> {
 
     /// Loads the forwarder for `window` and returns what that cost.
     pub(crate) fn measure(&mut self, load: Load, window: Duration) -> io::Result<Sample> {
-        let (drops_before, taken_before) = (self.receivers.drops()?, self.receivers.taken);
+        let drops_before = self.receivers.drops()?;
+        let taken_before = self.receivers.taken;
         let Self {
             way,
             place,

@@ -44,7 +44,8 @@ impl Daemon {
     pub fn start(binary: PathBuf, directory: PathBuf, echo: bool) -> anyhow::Result<Daemon> {
         let (reader, writer) = io::pipe()?;
         let log = follow(reader)?;
-        let (complaints, is_provoked) = (Vec::new(), false);
+        let complaints = Vec::new();
+        let is_provoked = false;
         let mut daemon = Daemon {
             binary,
             directory,
@@ -185,10 +186,8 @@ impl Daemon {
 
     /// Requests the daemon's snapshot, again while the control socket is unavailable.
     pub fn status(&self) -> anyhow::Result<Snapshot> {
-        let (client, deadline) = (
-            Client::new(self.control(), TIMEOUT),
-            Instant::now() + TIMEOUT,
-        );
+        let client = Client::new(self.control(), TIMEOUT);
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let answer = client
                 .get("/status")

@@ -101,7 +101,8 @@ impl<'a> Driver<'a> {
     /// Performs the given number of each kind, mixed evenly. Restarts before an error are in the diary as well.
     pub fn drive(&mut self, counts: &[(Restart, u64)], diary: &mut Diary) -> anyhow::Result<()> {
         let total: u64 = counts.iter().map(|(_, count)| count).sum();
-        let (begun, mut told) = (Instant::now(), Instant::now());
+        let begun = Instant::now();
+        let mut told = Instant::now();
         for (number, restart) in mix(counts).into_iter().enumerate() {
             self.order(Order::Begin)?;
             thread::sleep(self.interval);

@@ -162,10 +162,8 @@ impl Fault {
             put_down(next);
             bail!("the next one does not ask for anything");
         };
-        let (mut there, mut here) = (
-            Wire::new(stream)?,
-            Wire::new(UnixStream::connect(daemon.gate())?)?,
-        );
+        let mut there = Wire::new(stream)?;
+        let mut here = Wire::new(UnixStream::connect(daemon.gate())?)?;
         let heard = (|| {
             pass_on(&mut there, &mut here, MessageKind::Hello)?;
             pass_on(&mut here, &mut there, MessageKind::Manifest)?;

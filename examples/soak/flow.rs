@@ -59,7 +59,8 @@ pub struct Seen {
 impl Seen {
     /// Notes an arrival.
     pub fn note(&mut self, number: u64) {
-        let (word, bit) = ((number / 64) as usize, 1 << (number % 64));
+        let word = (number / 64) as usize;
+        let bit = 1 << (number % 64);
         if word >= self.bits.len() {
             self.bits.resize(word + 1, 0);
         }

@@ -143,10 +143,8 @@ impl Arguments {
     }
 
     fn counts(&self) -> [(Restart, u64); 4] {
-        let (reloads, takeovers) = (
-            self.reloads.unwrap_or(self.restarts),
-            self.takeovers.unwrap_or(self.restarts),
-        );
+        let reloads = self.reloads.unwrap_or(self.restarts);
+        let takeovers = self.takeovers.unwrap_or(self.restarts);
         let failed = self.failed.unwrap_or(self.restarts.div_ceil(10));
         [
             (Restart::Reload, reloads),
@@ -185,7 +183,8 @@ fn places() -> anyhow::Result<(Places, UdpSocket, UdpSocket)> {
     let held = [bind()?, bind()?, extra];
     let address = |socket: &UdpSocket| socket.local_addr().map_err(anyhow::Error::from);
     let free: Vec<SocketAddr> = held.iter().map(address).collect::<Result<_, _>>()?;
-    let (one_way, upstream) = (bind()?, bind()?);
+    let one_way = bind()?;
+    let upstream = bind()?;
     let places = Places {
         one_way: free[0],
         sessions: free[1],

@@ -233,7 +233,10 @@ fn kernel_drops(ledger: &Snapshot) -> u64 {
 
 /// The counts of the daemon that differ from those of the soak.
 fn differences(flows: &[Flow], ledger: &Snapshot, may_begin_anew: bool) -> Vec<String> {
-    let (mut one_way, mut requests, mut answers, mut sent) = (0, 0, 0, 0);
+    let mut one_way = 0;
+    let mut requests = 0;
+    let mut answers = 0;
+    let mut sent = 0;
     let mut sessions = 0;
     for flow in flows {
         sent += flow.sent;
@@ -391,12 +394,12 @@ impl fmt::Display for Report {
             )?;
         }
         writeln!(out)?;
-        match self.differences.is_empty() {
-            true => writeln!(out, "the daemon's ledger says the same")?,
-            false => self
-                .differences
+        if self.differences.is_empty() {
+            writeln!(out, "the daemon's ledger says the same")?
+        } else {
+            self.differences
                 .iter()
-                .try_for_each(|line| writeln!(out, "ledger: {line}"))?,
+                .try_for_each(|line| writeln!(out, "ledger: {line}"))?
         }
         self.complaints
             .iter()

@@ -160,7 +160,8 @@ impl Traffic {
 
     /// Opens the sessions: each one sends one datagram and gets its reply.
     pub fn open_sessions(&mut self) -> anyhow::Result<()> {
-        let (begun, idle) = (Instant::now(), self.load.idle);
+        let begun = Instant::now();
+        let idle = self.load.idle;
         let mut last = Instant::now();
         let mut opened = 0;
         while self.idle_answers() < idle as u64 {
@@ -190,7 +191,8 @@ impl Traffic {
     /// Sends until it gets the order to end.
     pub fn run(mut self, orders: &Orders<Order>) -> anyhow::Result<Outcome> {
         let begun = Instant::now();
-        let (mut skipped, mut sent) = (Duration::ZERO, 0_u64);
+        let mut skipped = Duration::ZERO;
+        let mut sent = 0_u64;
         loop {
             let turn = Instant::now();
             while let Ok(order) = orders.try_recv() {
@@ -274,8 +276,10 @@ impl Traffic {
         }
         let index = self.turn;
         self.turn += 1;
-        let (count, size) = (most.min(BURST), self.load.size);
-        let (first, sent_ns) = (self.flows[index].sent, now_ns());
+        let count = most.min(BURST);
+        let size = self.load.size;
+        let first = self.flows[index].sent;
+        let sent_ns = now_ns();
         for (number, payload) in (first..first + count).zip(self.payloads.chunks_exact_mut(size)) {
             Mark {
                 flow: index as u32,
@@ -348,10 +352,8 @@ impl Traffic {
         while let Some(count) = take(&mut self.receiver, socket)? {
             trains += count;
             for slot in self.receiver.slots() {
-                let (told, bytes) = (
-                    slot.control_data(),
-                    &self.receiver.arena()[slot.offset as usize..][..slot.len as usize],
-                );
+                let told = slot.control_data();
+                let bytes = &self.receiver.arena()[slot.offset as usize..][..slot.len as usize];
                 let port = slot.src().filter(|_| is_upstream).map(|src| src.port());
                 for (place, mark) in marks(bytes, told.segment).enumerate() {
                     let Some((mark, flow)) =
@@ -383,10 +385,8 @@ impl Traffic {
         while let Some(count) = take(&mut self.receiver, socket)? {
             trains += count;
             for slot in self.receiver.slots() {
-                let (told, bytes) = (
-                    slot.control_data(),
-                    &self.receiver.arena()[slot.offset as usize..][..slot.len as usize],
-                );
+                let told = slot.control_data();
+                let bytes = &self.receiver.arena()[slot.offset as usize..][..slot.len as usize];
                 for mark in marks(bytes, told.segment) {
                     let Some(mark) = mark else {
                         self.foreign += 1;
@@ -426,7 +426,8 @@ fn has_session(index: usize, load: &Load) -> bool {
 
 fn idle_address(index: usize) -> IpAddr {
     // The addresses do not end in .0 or .255, although these would work here.
-    let (high, low) = (index as u32 / 254, index as u32 % 254 + 1);
+    let high = index as u32 / 254;
+    let low = index as u32 % 254 + 1;
     Ipv4Addr::from(IDLE_NET + high * 256 + low).into()
 }
 
@@ -480,7 +481,8 @@ fn answer(receiver: &Receiver, sender: &mut Sender, socket: &UdpSocket) -> anyho
         let mut count = 0;
         for slot in slots.by_ref().take(MESSAGES_MAX) {
             let src: Option<SocketAddr> = slot.src();
-            let (segment, len) = (slot.control_data().segment, slot.len as usize);
+            let segment = slot.control_data().segment;
+            let len = slot.len as usize;
             let segment = if usize::from(segment) < len {
                 segment
             } else {

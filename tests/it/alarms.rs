@@ -59,7 +59,8 @@ fn silence_is_an_alarm() {
     );
     daemon.wait_for("alarm route_silent, all: nothing has come to route all for longer than 1s");
     daemon.wait_for("alarm source_silent, some from 127.0.0.16/28: ");
-    let (near, far) = (Client::bind("127.0.0.1:0"), Client::bind("127.0.0.17:0"));
+    let near = Client::bind("127.0.0.1:0");
+    let far = Client::bind("127.0.0.17:0");
     // Only the far source stays silent.
     let talk = || near.send(b"here", "127.0.0.1:1002");
     look_until(&daemon, |seen| {

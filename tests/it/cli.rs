@@ -122,7 +122,8 @@ fn only_files_and_pipes_of_a_shell_are_read() {
         "[[route]]\ndestination = \"127.0.0.1:1\"\nhandler = \"echo\"\n",
     )
     .expect("written");
-    let (this, right) = (env!("CARGO_BIN_EXE_udispatch"), path(&right));
+    let this = env!("CARGO_BIN_EXE_udispatch");
+    let right = path(&right);
     for script in [
         format!("cat {right} | {this} check /dev/stdin"),
         format!("{this} check /dev/stdin < {right}"),

@@ -266,7 +266,8 @@ fn what_says_the_same_has_the_same_text() {
             "share = true\nexpect_every = \"60s\"\n",
             "expect_every = \"60s\" # silence\nshare=true\n",
         );
-    let (one, two) = (good(FULL), good(&format!("# another file\n{other}")));
+    let one = good(FULL);
+    let two = good(&format!("# another file\n{other}"));
     let routes = |config: &Config| {
         config
             .routes
@@ -373,14 +374,16 @@ fn examples_are_good_files() {
 #[test]
 fn many_routes_are_read_fast() {
     let route = |ip: usize| {
-        let (a, b) = (ip / 250, ip % 250 + 1);
+        let a = ip / 250;
+        let b = ip % 250 + 1;
         format!("[[route]]\ndestination = \"10.0.{a}.{b}/32:5\"\nhandler = \"nobody\"\n")
     };
     let different: String = (0..4_000).map(route).collect();
     let equal: String = (0..10_000).map(|_| route(1)).collect();
     let ranges: String = (0..10_000)
         .map(|n| {
-            let (first, last) = (n % 100 + 1, n / 100 + 1000);
+            let first = n % 100 + 1;
+            let last = n / 100 + 1000;
             format!("[[route]]\ndestination = \"10.0.0.0/8:{first}-{last}\"\nhandler = \"echo\"\n")
         })
         .collect();

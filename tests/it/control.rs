@@ -124,7 +124,8 @@ fn the_snapshot_is_the_ledger() {
     assert_eq!(edges(&seen.flows.handler_to_upstream).len(), 2);
     assert_eq!(edges(&seen.flows.route_to_handler).len(), 3);
 
-    let (mut told, mut promised) = (BTreeSet::new(), BTreeSet::new());
+    let mut told = BTreeSet::new();
+    let mut promised = BTreeSet::new();
     keys(&serde_json::to_value(&seen).unwrap(), "", &mut told);
     let docs = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/status.md")).unwrap();
     let example = docs
@@ -674,7 +675,8 @@ fn unix_ms() -> u64 {
 /// Returns when the snapshots of a stream of events were taken, in milliseconds of unix time. It reads until [`SHARED`]
 /// of them were taken after `joined`.
 fn moments(stream: &mut impl Read, joined: u64) -> Vec<u64> {
-    let (mut text, mut buffer) = (String::new(), [0; 65_536]);
+    let mut text = String::new();
+    let mut buffer = [0; 65_536];
     loop {
         let whole = text.rfind("\n\n").map_or("", |end| &text[..end]);
         let found: Vec<u64> = whole

@@ -210,7 +210,8 @@ fn a_full_disk_under_the_log() {
     netns_test!(with = [mounts]);
     let disk = tempfile::tempdir().unwrap();
     mount(disk.path(), "size=64k");
-    let (log, filler) = (disk.path().join("log"), disk.path().join("filler"));
+    let log = disk.path().join("log");
+    let filler = disk.path().join("filler");
     let file = OpenOptions::new()
         .create(true)
         .append(true)

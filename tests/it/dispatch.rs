@@ -263,7 +263,8 @@ fn ten_thousand_routes() {
     netns_test!();
     let mut config = String::new();
     for index in 0..10_000 {
-        let (high, low) = (index / 100, index % 100);
+        let high = index / 100;
+        let low = index % 100;
         config += &format!(
             "[[route]]\nname = \"r{index}\"\ndestination = \"127.{}.{low}.0/28:1234\"\n",
             high + 10

@@ -89,7 +89,8 @@ fn paths_in_documents_exist() {
         .filter(|file| file.extension().is_some_and(|ending| ending == "md"))
         .collect();
     assert!(documents.len() >= 10, "the documents are found");
-    let (mut checked, mut missing) = (0, Vec::new());
+    let mut checked = 0;
+    let mut missing = Vec::new();
     for document in documents {
         let folder = document.parent().expect("a folder");
         let text = fs::read_to_string(document).expect("a document");

@@ -170,7 +170,8 @@ fn one_iterative_server_serves_one_connection_at_a_time() {
     assert_eq!(greeted_by(&second, Duration::from_millis(200)), None);
     assert_echoes(&[&first], "still served\n");
 
-    let (first_name, second_name) = (first.local_addr().unwrap(), second.local_addr().unwrap());
+    let first_name = first.local_addr().unwrap();
+    let second_name = second.local_addr().unwrap();
     drop(first);
     assert_eq!(greeted_by(&second, DEADLINE), Some(server.pid()));
     // The order is in the server's own log, whatever the timing.
@@ -426,7 +427,8 @@ fn restart_under_traffic(restarts: usize, flags: &[&str], timeout: Duration) -> 
 
     thread::scope(|scope| {
         for _ in 0..CLIENTS {
-            let (traffic, sender) = (&traffic, sender.clone());
+            let traffic = &traffic;
+            let sender = sender.clone();
             scope.spawn(move || traffic.ask(address, timeout, &sender));
         }
         let _stop = StopOnDrop(&traffic.stop);
@@ -485,7 +487,8 @@ fn reuse_rules_are_the_known_ones() {
     let actual = String::from_utf8(output.stdout).expect("text");
     let expected = include_str!("examples/reuse_rules.txt");
 
-    let (actual, expected) = (actual.split("\n\n"), expected.split("\n\n"));
+    let actual = actual.split("\n\n");
+    let expected = expected.split("\n\n");
     assert_eq!(
         actual.clone().count(),
         expected.clone().count(),

@@ -327,9 +327,10 @@ fn explain_tells_the_others() {
         .split("handler   ")
         .find(|part| part.starts_with("pool:"))
         .expect("the pool");
-    let (first, second) = match pool.contains("bytes to 127.0.0.1:9001,") {
-        true => ("127.0.0.1:9001", "127.0.0.1:9002"),
-        false => ("127.0.0.1:9002", "127.0.0.1:9001"),
+    let (first, second) = if pool.contains("bytes to 127.0.0.1:9001,") {
+        ("127.0.0.1:9001", "127.0.0.1:9002")
+    } else {
+        ("127.0.0.1:9002", "127.0.0.1:9001")
     };
     assert!(pool.contains(&format!("bytes to {first},")), "{told}");
     assert!(

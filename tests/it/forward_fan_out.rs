@@ -70,7 +70,8 @@ fn send_to_group(host: &Host, bytes: &'static [u8], group: &str, ttl: u32) {
 fn samples() {
     netns_test!();
     let [tenth, third] = [0, 1].map(|_| Client::bind("127.0.0.1:0"));
-    let (tenth_at, third_at) = (tenth.address().to_string(), third.address().to_string());
+    let tenth_at = tenth.address().to_string();
+    let third_at = third.address().to_string();
     let tables = format!(
         "[{{ address = \"{tenth_at}\", sample = \"1/10\" }}, {{ address = \"{third_at}\", sample = \"2/3\" }}]"
     );
@@ -106,7 +107,8 @@ fn samples() {
 fn a_rate_over_two_workers() {
     netns_test!();
     let [slow, all] = [0, 1].map(|_| Client::bind("127.0.0.1:0"));
-    let (slow_at, all_at) = (slow.address().to_string(), all.address().to_string());
+    let slow_at = slow.address().to_string();
+    let all_at = all.address().to_string();
     let tables = format!("[{{ address = \"{slow_at}\", max_rate = \"100/s\" }}, \"{all_at}\"]");
     let config = forwarder("on", HERE, &tables, "pick = \"all\"");
     let mut daemon = Daemon::of(&config).workers(2).start();

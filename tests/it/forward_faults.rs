@@ -26,7 +26,8 @@ fn a_lane_is_closed_while_it_waits_to_be_read() {
         "",
     ) + "[[route]]\ndestination = \"127.0.0.1:1235\"\nhandler = \"echo\"\n";
     let mut daemon = Daemon::start(&config);
-    let (client, other) = (Client::bind("127.0.0.1:0"), Client::bind("127.0.0.1:0"));
+    let client = Client::bind("127.0.0.1:0");
+    let other = Client::bind("127.0.0.1:0");
     client.send(b"1", HERE);
     let (_, socket) = upstream.receive();
     daemon.pause();
@@ -54,7 +55,8 @@ fn an_answer_that_waited_reaches_nobody_else() {
         &list([upstream.address()]),
         "replies_max = 1",
     ));
-    let (first, second) = (Client::bind("127.0.0.1:0"), Client::bind("127.0.0.1:0"));
+    let first = Client::bind("127.0.0.1:0");
+    let second = Client::bind("127.0.0.1:0");
     first.send(b"?", HERE);
     let (_, socket) = upstream.receive();
     upstream.send(b"for the first", &socket.to_string());
@@ -134,10 +136,8 @@ fn an_upstream_does_not_ask_itself() {
 fn sessions_take_their_ports_along() {
     netns_test!();
     std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40039").unwrap();
-    let (one, other) = (
-        Server::named("one", "127.0.0.1:9001"),
-        Server::named("other", "127.0.0.1:9002"),
-    );
+    let one = Server::named("one", "127.0.0.1:9001");
+    let other = Server::named("other", "127.0.0.1:9002");
     let upstreams = list([one.address(), other.address()]);
     let daemon = Daemon::start(&forwarder("on", HERE, &upstreams, "pick = \"first_alive\""));
     // Sessions may use 35 ports.

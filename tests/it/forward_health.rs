@@ -68,7 +68,8 @@ fn refusals_make_it_dead() {
         is_dead(&daemon.ledger_now())
     });
     // All clients use the other upstream now. This one gets only trials.
-    let (begun, before) = (Instant::now(), upstream(&daemon.ledger_now(), fickle).sent);
+    let begun = Instant::now();
+    let before = upstream(&daemon.ledger_now(), fickle).sent;
     let newcomers: Vec<Client> = (0..20).map(|_| Client::newcomer()).collect();
     for client in clients.iter().chain(&newcomers) {
         assert_eq!(answer_despite_trials(client, HERE), "good");

@@ -171,7 +171,8 @@ fn forged_flood(more: &str) -> (Ledger, u64) {
         .map(|client| port_of(answer(client, HERE)))
         .collect();
     let before = daemon.resident_kib();
-    let (is_over, asked) = (AtomicBool::new(false), AtomicU64::new(20));
+    let is_over = AtomicBool::new(false);
+    let asked = AtomicU64::new(20);
     thread::scope(|scope| {
         let flood = scope.spawn(|| {
             let socket = UdpSocket::bind("0.0.0.0:5001").unwrap();
@@ -197,7 +198,8 @@ fn forged_flood(more: &str) -> (Ledger, u64) {
         while !is_over.load(Ordering::SeqCst) || number == 0 {
             for (client, port) in established.iter().zip(&ports) {
                 number += 1;
-                let (question, expected) = (number.to_string(), format!("{port} {number}"));
+                let question = number.to_string();
+                let expected = format!("{port} {number}");
                 // A request that meets a full receive buffer is lost, so it is sent again.
                 eventually("an answer under the flood", || {
                     asked.fetch_add(1, Ordering::SeqCst);

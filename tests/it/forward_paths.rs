@@ -152,7 +152,8 @@ fn faults_on_the_way() {
             [b"far:", bytes].concat()
         });
         let close = Server::named("close", "127.0.0.1:0");
-        let (here, other) = ("127.0.0.1:1234", "127.0.0.1:1235");
+        let here = "127.0.0.1:1234";
+        let other = "127.0.0.1:1235";
         let config = to_one("on", here, far.address()) + &to_one("other", other, close.address());
         let mut daemon = Daemon::start(&config);
         let [client, newcomer, neighbour] = [0, 1, 2].map(|_| Client::bind("127.0.0.1:0"));
@@ -169,7 +170,8 @@ fn faults_on_the_way() {
                 assert_eq!(answer(&neighbour, other), "close:?");
             }
             let is_settled = |ledger: &Ledger| {
-                let (now, then) = (ledger.handler("on"), before.handler("on"));
+                let now = ledger.handler("on");
+                let then = before.handler("on");
                 let answers = |ledger: &Ledger| ledger.handler("on, replies").handled;
                 let handed = now.handled - then.handled + answers(ledger) - answers(&before);
                 let lost = not_sent(now) - not_sent(then) + now.dropped - then.dropped;

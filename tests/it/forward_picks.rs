@@ -228,10 +228,8 @@ fn first_alive() {
 /// A server that replies after this time.
 fn slow(name: &'static str, wait: u64) -> Server {
     Server::with(Client::bind("127.0.0.1:0"), move |socket, bytes, from| {
-        let (socket, answer) = (
-            socket.try_clone().unwrap(),
-            [name.as_bytes(), bytes].concat(),
-        );
+        let socket = socket.try_clone().unwrap();
+        let answer = [name.as_bytes(), bytes].concat();
         thread::spawn(move || {
             thread::sleep(Duration::from_millis(wait));
             socket.send_to(&answer, from).unwrap();

@@ -102,7 +102,8 @@ fn a_second_answer_reaches_nobody_else() {
     netns_test!();
     let upstream = Server::with(Client::bind("127.0.0.1:0"), |socket, bytes, from| {
         socket.send_to(bytes, from).unwrap();
-        let (socket, again) = (socket.try_clone().unwrap(), bytes.to_vec());
+        let socket = socket.try_clone().unwrap();
+        let again = bytes.to_vec();
         thread::spawn(move || {
             thread::sleep(Duration::from_millis(300));
             socket.send_to(&again, from).unwrap();
@@ -146,7 +147,8 @@ fn what_was_left_out_is_not_waited_for() {
 fn an_answer_after_the_end() {
     netns_test!();
     let upstream = Server::with(Client::bind("127.0.0.1:0"), |socket, bytes, from| {
-        let (socket, answer) = (socket.try_clone().unwrap(), bytes.to_vec());
+        let socket = socket.try_clone().unwrap();
+        let answer = bytes.to_vec();
         let wait = Duration::from_millis(if bytes == b"slow" { 2_500 } else { 0 });
         thread::spawn(move || {
             thread::sleep(wait);
@@ -343,7 +345,9 @@ fn idle_sessions_end() {
     let mut daemon = Daemon::start(&on(&upstream, "session_idle = \"2s\""));
     let client = Client::bind("127.0.0.1:0");
     let begun = Instant::now();
-    let (mut asked, mut last, mut pauses) = (begun, begun, 0);
+    let mut asked = begun;
+    let mut last = begun;
+    let mut pauses = 0;
     let mut told = BTreeSet::new();
     while begun.elapsed() < Duration::from_secs(5) {
         let before = asked;

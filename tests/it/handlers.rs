@@ -485,9 +485,10 @@ fn forward_ttl() {
         let client = Client::bind(from);
         let set_ttl = |ttl: u32| {
             let socket = socket2::SockRef::from(&client.0);
-            match client.address().is_ipv4() {
-                true => socket.set_ttl_v4(ttl).unwrap(),
-                false => socket.set_unicast_hops_v6(ttl).unwrap(),
+            if client.address().is_ipv4() {
+                socket.set_ttl_v4(ttl).unwrap()
+            } else {
+                socket.set_unicast_hops_v6(ttl).unwrap()
             }
         };
         for (more, cases) in [
@@ -521,7 +522,8 @@ fn forward_ttl() {
 #[test]
 fn forwarders_share_routes() {
     netns_test!();
-    let (one, two) = (receivers(1), receivers(1));
+    let one = receivers(1);
+    let two = receivers(1);
     let config = format!(
         "[[route]]\ndestination = \"127.0.0.1:1001\"\nhandler = [\"one\", \"two\"]\n\
          [[route]]\ndestination = \"127.0.0.1:1002\"\nhandler = [\"two\"]\n\

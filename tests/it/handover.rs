@@ -117,7 +117,8 @@ fn sessions_go_on() {
 #[test]
 fn the_retired_are_drained_by_full_name() {
     netns_test!();
-    let (first, second) = (reporting("127.0.0.1:9001"), reporting("127.0.0.1:9002"));
+    let first = reporting("127.0.0.1:9001");
+    let second = reporting("127.0.0.1:9002");
     let config = |upstreams: &str| forwarder("on", "127.0.0.1:1000", upstreams, "");
     let mut daemon = Daemon::start(&config(&list([first.address(), second.address()])));
     let clients = [Client::newcomer(), Client::newcomer()];
@@ -403,8 +404,10 @@ fn successors() {
             .map(|client| answer(client, "127.0.0.1:1000"))
             .collect::<Vec<_>>()
     };
-    let (ports, inodes) = (ask(), listener_inodes());
-    let (mut pid, mut asked) = (daemon.pid(), 3);
+    let ports = ask();
+    let inodes = listener_inodes();
+    let mut pid = daemon.pid();
+    let mut asked = 3;
     for (round, workers) in [3, 1, 2, 3, 2].into_iter().enumerate() {
         fs::write(daemon.file(), config(workers)).unwrap();
         let mut by_hand = None;

@@ -180,7 +180,8 @@ fn checksums_are_verified() {
                 .lines()
                 .filter(|line| line.starts_with("Udp:"))
                 .map(str::split_whitespace);
-            let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+            let names = lines.next().unwrap();
+            let values = lines.next().unwrap();
             names
                 .zip(values)
                 .find(|(name, _)| *name == "InCsumErrors")
@@ -370,11 +371,9 @@ fn groups() {
                 .unwrap();
             Client::of(socket)
         };
-        let (local, there, elsewhere) = (
-            member("b0"),
-            b.on(move || member("eth0")),
-            a.on(move || member("eth0")),
-        );
+        let local = member("b0");
+        let there = b.on(move || member("eth0"));
+        let elsewhere = a.on(move || member("eth0"));
         let wire = Wire::tap(&b, v6);
         let client = SocketAddr::new(ip(v6, 1, 2), 4_000);
         for loop_back in [false, true] {

@@ -120,8 +120,10 @@ fn one_group_on_two_interfaces() {
     "#;
     for workers in ["1", "4"] {
         let mut daemon = Daemon::of(config).workers(workers).start();
-        let (a4, b4) = (sender_on(&cables.a, false), sender_on(&cables.b, false));
-        let (a6, b6) = (sender_on(&cables.a, true), sender_on(&cables.b, true));
+        let a4 = sender_on(&cables.a, false);
+        let b4 = sender_on(&cables.b, false);
+        let a6 = sender_on(&cables.a, true);
+        let b6 = sender_on(&cables.b, true);
         for _ in 0..10 {
             a4.send_to(b"a", "239.1.2.3:5000").unwrap();
             b4.send_to(b"b", "239.1.2.3:5000").unwrap();

@@ -358,7 +358,8 @@ impl Traffic {
         let thread = thread::spawn(move || {
             let [asking, echoed, exporter] =
                 ["127.0.0.9", "127.0.0.8", "127.0.0.7"].map(|ip| Client::bind(&format!("{ip}:0")));
-            let (first, mut exchanges) = (answer(&asking, "127.0.0.1:5300"), 0);
+            let first = answer(&asking, "127.0.0.1:5300");
+            let mut exchanges = 0;
             while !end.load(Ordering::Relaxed) {
                 assert_eq!(
                     answer(&asking, "127.0.0.1:5300"),

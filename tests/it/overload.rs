@@ -61,12 +61,11 @@ struct Load {
 
 impl Load {
     fn begin() -> Load {
-        let (sent, is_over) = (
-            Arc::new(AtomicU64::new(0)),
-            Arc::new(AtomicBool::new(false)),
-        );
+        let sent = Arc::new(AtomicU64::new(0));
+        let is_over = Arc::new(AtomicBool::new(false));
         let send = |address: &&str| {
-            let (sent, is_over) = (Arc::clone(&sent), Arc::clone(&is_over));
+            let sent = Arc::clone(&sent);
+            let is_over = Arc::clone(&is_over);
             let socket = UdpSocket::bind(address).unwrap();
             thread::spawn(move || {
                 while !is_over.load(Ordering::Relaxed) {
@@ -115,7 +114,8 @@ fn dead_ends() -> Vec<UdpSocket> {
 fn kernel() -> BTreeMap<String, u64> {
     let text = fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("Udp: "));
-    let (names, numbers) = (lines.next().unwrap(), lines.next().unwrap());
+    let names = lines.next().unwrap();
+    let numbers = lines.next().unwrap();
     let numbers = numbers
         .split_whitespace()
         .map(|number| number.parse().unwrap());

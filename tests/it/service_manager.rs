@@ -171,7 +171,8 @@ fn route(port: u16) -> String {
 #[test]
 fn forgotten_by_a_successor() {
     netns_test!();
-    let (one, both) = (route(1001), route(1001) + &route(1002));
+    let one = route(1001);
+    let both = route(1001) + &route(1002);
     let (daemon, ear) = managed(&both);
     let names: Vec<String> = plan(&both)
         .listeners

@@ -112,10 +112,8 @@ fn reload_takes_over(systemd: &Systemd) {
 }
 
 fn wrong_file_fails_the_reload(systemd: &Systemd) {
-    let (file, pid) = (
-        systemd.file("etc/udispatch/udispatch.toml"),
-        systemd.number("MainPID"),
-    );
+    let file = systemd.file("etc/udispatch/udispatch.toml");
+    let pid = systemd.number("MainPID");
     fs::write(&file, CONFIG.replace("\"drop\"", "\"dorp\"")).expect("written");
     assert!(!systemd.run("systemctl reload udispatch").status.success());
     assert!(
@@ -186,7 +184,8 @@ fn stops_in_order(systemd: &Systemd) {
 }
 
 fn silent_it_is_ended(systemd: &Systemd) {
-    let (pid, restarts) = (systemd.number("MainPID"), systemd.number("NRestarts"));
+    let pid = systemd.number("MainPID");
+    let restarts = systemd.number("NRestarts");
     systemd.output_of("systemctl kill --kill-whom=main --signal=STOP udispatch");
     systemd.wait_for("NRestarts", &(restarts + 1).to_string());
     systemd.wait_for("ActiveState", "active");

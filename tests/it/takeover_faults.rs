@@ -314,7 +314,9 @@ fn many_at_once() {
     let children: Vec<_> = (0..6)
         .map(|_| successor(&[], &daemon.control(), &daemon.file()))
         .collect();
-    let (mut winner, mut losers, mut replaced) = (None, 0, 0);
+    let mut winner = None;
+    let mut losers = 0;
+    let mut replaced = 0;
     let mut left = children;
     eventually("one is left, and serves", || {
         winner = asked(&daemon)
@@ -349,7 +351,8 @@ fn many_at_once() {
         winner.is_some() && left.len() == 1
     });
     assert_eq!((winner, losers + replaced), (Some(left[0].id()), 5));
-    let (questions, now) = (talker.end(), status(&daemon));
+    let questions = talker.end();
+    let now = status(&daemon);
     assert_eq!((now.pid, now.generation), (left[0].id(), replaced + 1));
     assert_eq!(
         (
@@ -400,10 +403,8 @@ enum Running {
 fn whoever_runs_misbehaves() {
     netns_test!();
     let directory = tempfile::tempdir().unwrap();
-    let (control, file) = (
-        directory.path().join("control.sock"),
-        directory.path().join("u.toml"),
-    );
+    let control = directory.path().join("control.sock");
+    let file = directory.path().join("u.toml");
     fs::write(
         &file,
         "[[route]]\ndestination = \"127.0.0.1:1000\"\nhandler = \"echo\"\n",

@@ -75,7 +75,8 @@ impl TapReader {
 
     /// All datagrams until the command ends by itself, and the last count.
     fn rest(&self) -> (Vec<TappedDatagram>, TapCount) {
-        let (mut datagrams, mut last) = (Vec::new(), TapCount::default());
+        let mut datagrams = Vec::new();
+        let mut last = TapCount::default();
         while last.end.is_none() {
             match self.next() {
                 TapLine::Datagram(datagram) => datagrams.push(*datagram),
@@ -229,7 +230,8 @@ fn filters_and_the_limit() {
             b"46",
         ),
     ];
-    let (near, far) = (Client::bind("127.0.0.7:0"), Client::bind("127.0.0.9:0"));
+    let near = Client::bind("127.0.0.7:0");
+    let far = Client::bind("127.0.0.9:0");
     for (options, expected) in filters {
         let limit = expected.len().to_string();
         let mut tap_reader =
@@ -309,10 +311,8 @@ fn who_may_not_look() {
 fn it_ends_with_its_reader() {
     netns_test!();
     let daemon = Daemon::start(ECHO);
-    let (file, client) = (
-        daemon.file().with_file_name("on.pcapng"),
-        Client::bind("127.0.0.1:0"),
-    );
+    let file = daemon.file().with_file_name("on.pcapng");
+    let client = Client::bind("127.0.0.1:0");
     let (mut head, output) = TapReader::unread(&daemon, &[]);
     let (mut kept, _) = TapReader::unread(&daemon, &["--pcap", file.to_str().unwrap()]);
     client.ask(b"x", HERE);
@@ -417,10 +417,8 @@ fn a_flood_loses_nothing_to_those_who_look() {
     netns_test!();
     let config = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"drop\"\n";
     let daemon = Daemon::of(config).workers(2).start();
-    let (still, reading) = (
-        TapReader::start(&daemon, &["--json"]),
-        TapReader::start(&daemon, &["--json"]),
-    );
+    let still = TapReader::start(&daemon, &["--json"]);
+    let reading = TapReader::start(&daemon, &["--json"]);
     still.signal("STOP");
     let client = Client::bind("127.0.0.1:0");
     let bytes = [7_u8; 1_000];
@@ -442,7 +440,8 @@ fn a_flood_loses_nothing_to_those_who_look() {
     assert_eq!((row.account.received, row.kernel_drops), (DATAGRAMS, 0));
     still.signal("CONT");
     let seen = [&still, &reading].map(|tap_reader| {
-        let (mut shown, mut last) = (0, TapCount::default());
+        let mut shown = 0;
+        let mut last = TapCount::default();
         while shown + last.missed < DATAGRAMS {
             match tap_reader.next() {
                 TapLine::Count(count) => last = count,
@@ -541,7 +540,8 @@ fn tshark_reads_the_file() {
     let file = directory.path().join("seen.pcapng");
     let file = file.to_str().unwrap();
     let mut tap_reader = TapReader::start(&daemon, &["--pcap", file, "--limit", "5"]);
-    let (v4, v6) = (Client::bind("127.0.0.5:0"), Client::bind("[::1]:0"));
+    let v4 = Client::bind("127.0.0.5:0");
+    let v6 = Client::bind("[::1]:0");
     let long = vec![b'x'; 60_001];
     v4.ask(b"hello", HERE);
     v4.ask(b"", HERE);
@@ -580,7 +580,8 @@ fn tshark_reads_the_file() {
         String::from_utf8_lossy(&output.stderr)
     );
     let text = String::from_utf8(output.stdout).unwrap();
-    let (from, six) = (v4.address().port(), v6.address().port());
+    let from = v4.address().port();
+    let six = v6.address().port();
     let xs = "78".repeat(60_001);
     let expected = [
         format!(
@@ -637,7 +638,8 @@ fn time_in_the_daemon_is_measured() {
     let latency = seen.latency.expect("it is measured");
     assert!(handled >= 32, "{handled}");
     assert_eq!(latency.count, handled);
-    let (p50, p99) = (latency.p50_seconds.unwrap(), latency.p99_seconds.unwrap());
+    let p50 = latency.p50_seconds.unwrap();
+    let p99 = latency.p99_seconds.unwrap();
     assert!(
         0.0 < p50 && p50 <= p99 && p99 <= latency.p999_seconds.unwrap(),
         "{latency:?}"

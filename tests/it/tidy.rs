@@ -115,7 +115,8 @@ fn code_of(text: &str) -> String {
 /// A line up to its comment, with empty literals. This is precise enough for code that rustfmt has formatted.
 fn code(line: &str) -> String {
     let mut code = String::new();
-    let (mut in_text, mut escaped) = (false, false);
+    let mut in_text = false;
+    let mut escaped = false;
     for (index, character) in line.char_indices() {
         if in_text {
             in_text = escaped || character != '"';

@@ -159,9 +159,10 @@ impl Simulation {
     /// Many datagrams come from forged sources.
     fn flood(&mut self) {
         let trains = 10 + self.random.below(40);
-        match self.scenario.failing.is_some() {
-            true => (0..trains).for_each(|_| self.ask(1, 1, true)),
-            false => self.ask(trains, 1, true),
+        if self.scenario.failing.is_some() {
+            (0..trains).for_each(|_| self.ask(1, 1, true))
+        } else {
+            self.ask(trains, 1, true)
         }
     }
 
@@ -208,10 +209,8 @@ impl Simulation {
         );
         let out = step.out.clone();
         for handler in self.scenario.routes[door.route].clone() {
-            let (talker, shared) = (
-                &mut self.talkers[worker][handler],
-                &mut self.shared[handler],
-            );
+            let talker = &mut self.talkers[worker][handler];
+            let shared = &mut self.shared[handler];
             trains
                 .iter()
                 .for_each(|train| talker.request(train, door.route, listener, shared, &mut step));
@@ -239,11 +238,9 @@ impl Simulation {
         let Some((at, _)) = talker.holder(socket) else {
             return;
         };
-        let (asker, key, incarnation) = (
-            talker.sessions[at].number,
-            talker.sessions[at].key,
-            slot.incarnation,
-        );
+        let asker = talker.sessions[at].number;
+        let key = talker.sessions[at].key;
+        let incarnation = slot.incarnation;
         let is_shadow = talker.spec.receivers[place].shadow;
         let request = Request {
             worker,
@@ -294,7 +291,8 @@ impl Simulation {
                 .ways
                 .slot(socket)
                 .map(|slot| slot.incarnation);
-            let (mut here, mut rest) = (Vec::new(), Vec::new());
+            let mut here = Vec::new();
+            let mut rest = Vec::new();
             for flight in self.flights.drain(..) {
                 let is_here =
                     (flight.worker, flight.socket) == (worker, socket) && flight.at <= self.now;
@@ -359,10 +357,8 @@ impl Simulation {
         let mut expected = Vec::new();
         for ((socket, trains), handler) in batches.iter().zip(owners) {
             for train in trains {
-                let (talker, shared) = (
-                    &mut self.talkers[worker][handler],
-                    &mut self.shared[handler],
-                );
+                let talker = &mut self.talkers[worker][handler];
+                let shared = &mut self.shared[handler];
                 expected.extend(talker.reply(*socket, train, shared, &mut step));
             }
         }
@@ -491,7 +487,8 @@ impl Simulation {
 
     /// Refusals arrive, and sometimes a socket breaks.
     fn trouble(&mut self) {
-        let (now, some) = (self.now, self.random.below(12));
+        let now = self.now;
+        let some = self.random.below(12);
         let (arrived, rest): (Vec<_>, Vec<_>) = self
             .refusals
             .drain(..)
@@ -537,10 +534,8 @@ impl Simulation {
             ways,
         );
         let (mut step, _) = self.witness(worker, &[]);
-        let (talker, shared) = (
-            &mut self.talkers[worker][handler],
-            &mut self.shared[handler],
-        );
+        let talker = &mut self.talkers[worker][handler];
+        let shared = &mut self.shared[handler];
         match trouble {
             Trouble::Reported(_) => talker.refused(place, &mut step),
             Trouble::Broken => talker.broken(socket, shared, &mut step),
@@ -614,7 +609,8 @@ impl Simulation {
 
 /// Lays trains out in an arena.
 fn lay_out<'a>(trains: impl Iterator<Item = (Envelope, &'a [Vec<u8>])>) -> (Vec<u8>, Vec<Raw>) {
-    let (mut arena, mut raw) = (Vec::new(), Vec::new());
+    let mut arena = Vec::new();
+    let mut raw = Vec::new();
     for (envelope, payloads) in trains {
         let offset = arena.len() as u32;
         payloads.iter().for_each(|payload| arena.extend(payload));

@@ -392,9 +392,10 @@ fn receivers(random: &mut Random, spec: &Spec) -> Vec<Receiver> {
 
 fn upstream(spec: &Spec, handler: usize, place: usize, receiver: &Receiver) -> String {
     let port = 9_000 + place;
-    let host = match receiver.resolved {
-        true => format!("198.51.100.{handler}:{port}"),
-        false => format!("late.example:{port}"),
+    let host = if receiver.resolved {
+        format!("198.51.100.{handler}:{port}")
+    } else {
+        format!("late.example:{port}")
     };
     let mut text = format!("{{ address = \"{host}\"");
     if !receiver.shadow && spec.pick != Pick::All && spec.pick != Pick::FirstAlive {

@@ -39,7 +39,8 @@ impl Ground {
         let resolved = owners
             .iter()
             .map(|(handler, place)| scenario.specs[*handler].receivers[*place].resolved);
-        let (ports, failing) = (scenario.ports, scenario.failing);
+        let ports = scenario.ports;
+        let failing = scenario.failing;
         let resolved = resolved.collect();
         Ground {
             used: vec![0; owners.len()],
@@ -83,7 +84,10 @@ pub struct Ways {
 
 impl Ways {
     fn new(ground: Rc<RefCell<Ground>>) -> Ways {
-        let (slots, free, closing, opened) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let slots = Vec::new();
+        let free = Vec::new();
+        let closing = Vec::new();
+        let opened = Vec::new();
         Ways {
             ground,
             slots,
@@ -245,11 +249,9 @@ pub fn build(scenario: &Scenario, ground: &Rc<RefCell<Ground>>) -> Vec<Worker> {
                 .collect()
         };
         let routes = scenario.routes.iter().map(ids).collect();
-        let (reply_filter, names, doors) = (
-            Arc::clone(&reply_filter),
-            Arc::clone(&names),
-            scenario.doors.len(),
-        );
+        let reply_filter = Arc::clone(&reply_filter);
+        let names = Arc::clone(&names);
+        let doors = scenario.doors.len();
         let dispatcher = Dispatcher::new(
             routings.collect(),
             routes,

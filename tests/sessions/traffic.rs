@@ -34,22 +34,22 @@ pub fn client(random: &mut Random, is_v4: bool) -> SocketAddr {
         random,
         &[4_000, 4_000, 4_000, 4_001, 4_001, 4_002, 4_002, 53],
     );
-    let (net, host) = (random.below(3), 1 + random.below(2));
+    let net = random.below(3);
+    let host = 1 + random.below(2);
     let subnet = random.below(2);
-    let text = match is_v4 {
-        true => format!("10.0.{net}.{host}:{port}"),
-        false => format!("[2001:db8:1:{net}0{subnet}::{host}]:{port}"),
+    let text = if is_v4 {
+        format!("10.0.{net}.{host}:{port}")
+    } else {
+        format!("[2001:db8:1:{net}0{subnet}::{host}]:{port}")
     };
     text.parse().expect("an address")
 }
 
 /// A random source address, as a flood of forged datagrams has it.
 fn forged(random: &mut Random, is_v4: bool) -> SocketAddr {
-    let (net, host, port) = (
-        random.below(200),
-        1 + random.below(250),
-        1_024 + random.below(60_000),
-    );
+    let net = random.below(200);
+    let host = 1 + random.below(250);
+    let port = 1_024 + random.below(60_000);
     let text = if is_v4 {
         format!("10.{net}.7.{host}:{port}")
     } else {

@@ -40,7 +40,9 @@ impl Simulation {
             for reply in outbox.replies(*listener) {
                 for span in cut(&reply.parcel) {
                     let payload = outbox.bytes(arena, span).to_vec();
-                    let (to, from, interface) = (reply.to, reply.from, reply.interface);
+                    let to = reply.to;
+                    let from = reply.from;
+                    let interface = reply.interface;
                     passed.push(Pass {
                         listener: listener.index(),
                         to,

@@ -212,7 +212,8 @@ impl Simulation {
                     .refuse(socket.listener, reason, train.datagrams());
                 continue;
             }
-            let (from, len) = (random.below(NOISE_BYTES - SLOT_BYTES), packet.len as usize);
+            let from = random.below(NOISE_BYTES - SLOT_BYTES);
+            let len = packet.len as usize;
             arena[slot * SLOT_BYTES..][..len].copy_from_slice(&self.noise[from..from + len]);
             trains.push(train);
             placed.push((*packet, train.span.offset));

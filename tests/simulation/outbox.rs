@@ -22,7 +22,8 @@ pub type Memory = HashMap<(usize, String), usize>;
 
 /// The datagrams of a parcel, cut by the kernel's rule.
 fn datagrams(parcel: &Parcel) -> Vec<(u32, u32)> {
-    let (offset, len) = (parcel.span.offset, parcel.span.len);
+    let offset = parcel.span.offset;
+    let len = parcel.span.len;
     match u32::from(parcel.segment) {
         0 => vec![(offset, len)],
         segment => {

@@ -94,7 +94,9 @@ impl HandlerSpec for Witness {
 impl Witness {
     fn see(&self, datagram: &Datagram<'_>) -> Verdict {
         assert_eq!(datagram.payload.len(), datagram.span.len as usize);
-        let (src, offset, len) = (datagram.src(), datagram.span.offset, datagram.span.len);
+        let src = datagram.src();
+        let offset = datagram.span.offset;
+        let len = datagram.span.len;
         let seen = Seen {
             salt: self.salt,
             src,

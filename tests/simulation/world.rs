@@ -258,7 +258,8 @@ fn write(random: &mut Random) -> (String, Vec<Spec>) {
         }
         if once_in(random, 3) {
             let has = |v4| destinations.iter().any(|one| one.starts_with('[') != v4);
-            let (v4, v6) = (has(true), has(false));
+            let v4 = has(true);
+            let v6 = has(false);
             let mut sources: Vec<&str> = Vec::new();
             for _ in 0..1 + random.below(2) {
                 sources.extend(v4.then(|| pick(random, SOURCES_V4)));
@@ -385,7 +386,8 @@ fn rows(config: &Config) -> Vec<Match> {
                 InterfaceRef::Address(_) => unreachable!("interfaces are named"),
             });
         for destination in &route.destinations {
-            let (net, ports) = (destination.value.net, destination.value.ports);
+            let net = destination.value.net;
+            let ports = destination.value.ports;
             let row = |source| Match {
                 net,
                 ports: (ports.first(), ports.last()),

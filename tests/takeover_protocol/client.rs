@@ -79,7 +79,8 @@ impl World {
             None => (None, None),
         };
         let pipes = (inbound, outbound);
-        let (now, random) = (self.now, &mut self.random);
+        let now = self.now;
+        let random = &mut self.random;
         let event = outcome(
             now,
             &client.process,
@@ -150,9 +151,10 @@ impl World {
             Action::Prepare => {
                 let most = if self.once_in(6) { 15_000 } else { 300 };
                 let duration = self.random_ms(most);
-                let event = match self.fails_once_in(24) {
-                    true => Event::Ended,
-                    false => Event::Switchover(ClientSwitchoverEvent::Prepared),
+                let event = if self.fails_once_in(24) {
+                    Event::Ended
+                } else {
+                    Event::Switchover(ClientSwitchoverEvent::Prepared)
                 };
                 Pending::Work(self.now + duration, event)
             }

@@ -115,7 +115,8 @@ impl World {
         };
         let pipes = &mut self.connections[connection];
         let pipes = (Some(&mut pipes.to_server), Some(&mut pipes.to_client));
-        let (now, random) = (self.now, &mut self.random);
+        let now = self.now;
+        let random = &mut self.random;
         let event = outcome(
             now,
             &server.process,
@@ -263,9 +264,10 @@ impl World {
         use ServerSwitchoverEvent as Told;
         match action {
             Action::PrepareThreads => {
-                let threads = match self.fails_once_in(32) {
-                    true => Err("no threads".to_owned()),
-                    false => Ok(()),
+                let threads = if self.fails_once_in(32) {
+                    Err("no threads".to_owned())
+                } else {
+                    Ok(())
                 };
                 Pending::Work(self.now, Event::Switchover(Told::Prepared(threads)))
             }
@@ -340,9 +342,10 @@ impl World {
             let stops_at = self.now + self.random_ms(10);
             let is_late = self.once_in(6);
             let closing = self.random_ms(if is_late { 4_000 } else { 40 });
-            covered.meet(match stops_at + closing > deadline {
-                true => "client ends late after SIGKILL",
-                false => "client killed in time",
+            covered.meet(if stops_at + closing > deadline {
+                "client ends late after SIGKILL"
+            } else {
+                "client killed in time"
             });
             self.client.kill = Some(Kill {
                 stops_at: Some(stops_at),

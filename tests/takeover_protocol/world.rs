@@ -174,7 +174,8 @@ impl World {
 
     /// The conditions that hold after every event.
     fn check(&self) {
-        let (server, client) = (&self.server, &self.client);
+        let server = &self.server;
+        let client = &self.client;
         assert!(
             !(server.process.is_serving && client.process.is_serving) || client.is_survivor,
             "two serve"
@@ -205,7 +206,8 @@ impl World {
 
     /// The conditions that hold when nothing happens any more.
     fn check_end(&self) {
-        let (server, client) = (&self.server, &self.client);
+        let server = &self.server;
+        let client = &self.client;
         if server.is_taken_over {
             assert_eq!(
                 server.announced, 1,

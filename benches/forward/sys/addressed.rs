@@ -81,7 +81,8 @@ impl Datagrams {
             header.msg_hdr.msg_namelen = NAME_BYTES as _;
             header.msg_hdr.msg_controllen = self.control_bytes as _;
         }
-        let (first, count) = (self.headers.as_mut_ptr(), slots as libc::c_uint);
+        let first = self.headers.as_mut_ptr();
+        let count = slots as libc::c_uint;
         // SAFETY: each header points to an iovec, a name and a control buffer that `self` owns, with their true
         // lengths.
         let filled = checked(unsafe {

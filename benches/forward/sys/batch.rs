@@ -58,7 +58,8 @@ impl ReceiveBatch {
         flags: libc::c_int,
     ) -> io::Result<usize> {
         let headers = &mut self.headers[..slots];
-        let (first, count) = (headers.as_mut_ptr(), slots as libc::c_uint);
+        let first = headers.as_mut_ptr();
+        let count = slots as libc::c_uint;
         // SAFETY: each header points to an iovec and a control buffer that `self` owns, with their true lengths.
         let filled =
             checked(unsafe { libc::recvmmsg(socket, first, count, flags, ptr::null_mut()) })?;

@@ -29,7 +29,8 @@ impl Epoll {
             events: libc::EPOLLIN as u32,
             u64: number,
         };
-        let (epoll, socket) = (self.epoll.as_raw_fd(), socket.as_raw_fd());
+        let epoll = self.epoll.as_raw_fd();
+        let socket = socket.as_raw_fd();
         // SAFETY: the kernel only reads `event`.
         checked(unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, socket, &mut event) })
             .map(drop)
@@ -37,7 +38,8 @@ impl Epoll {
 
     /// Waits until at least one socket is ready. Returns how many are.
     pub(crate) fn wait(&mut self) -> io::Result<usize> {
-        let (events, room) = (self.events.as_mut_ptr(), self.events.len() as libc::c_int);
+        let events = self.events.as_mut_ptr();
+        let room = self.events.len() as libc::c_int;
         // SAFETY: the kernel writes at most `room` events, which is how many there are.
         Ok(
             checked(unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), events, room, -1) })?

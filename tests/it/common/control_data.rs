@@ -30,7 +30,8 @@ pub fn receive_with_class(client: &Client) -> (Vec<u8>, u8, u8) {
     // The options also apply to a datagram that is in the socket's queue already.
     ask.iter()
         .for_each(|option| set_int(&client.0, level, *option, 1).unwrap());
-    let (mut payload, mut control) = (vec![0_u8; 65_536], [0_u64; 16]);
+    let mut payload = vec![0_u8; 65_536];
+    let mut control = [0_u64; 16];
     let mut piece = libc::iovec {
         iov_base: payload.as_mut_ptr().cast(),
         iov_len: payload.len(),

@@ -115,7 +115,8 @@ impl Talker {
         let is_over = Arc::new(AtomicBool::new(false));
         let end = Arc::clone(&is_over);
         let thread = thread::spawn(move || {
-            let (client, mut asked) = (Client::newcomer(), 0_u64);
+            let client = Client::newcomer();
+            let mut asked = 0_u64;
             while !end.load(Ordering::Relaxed) {
                 let question = format!("q{asked}");
                 let told = String::from_utf8(client.ask(question.as_bytes(), to).0).expect("text");

@@ -176,7 +176,8 @@ impl Drop for Systemd {
 
 /// Lays out a root whose `/usr` will be that of this machine, with the files of the package above it.
 fn furnish(directory: &Path, config: &str, service: &str) -> std::io::Result<()> {
-    let (root, usr) = (directory.join("root"), directory.join("usr"));
+    let root = directory.join("root");
+    let usr = directory.join("usr");
     for path in [
         "dev",
         "proc",

@@ -66,7 +66,8 @@ impl Terminal {
             bytes: Vec::new(),
         }));
         let master = File::from(master);
-        let (mut reader, sink) = (master.try_clone().expect("a copy"), Arc::clone(&seen));
+        let mut reader = master.try_clone().expect("a copy");
+        let sink = Arc::clone(&seen);
         // The thread ends with the test, because the slave is held open.
         thread::spawn(move || {
             let mut buffer = [0; 4096];

@@ -26,11 +26,10 @@ impl Server {
         mut act: impl FnMut(&UdpSocket, &[u8], SocketAddr) + Send + 'static,
     ) -> Server {
         let address = client.address();
-        let (received, is_over) = (
-            Arc::new(AtomicU64::new(0)),
-            Arc::new(AtomicBool::new(false)),
-        );
-        let (count, end) = (Arc::clone(&received), Arc::clone(&is_over));
+        let received = Arc::new(AtomicU64::new(0));
+        let is_over = Arc::new(AtomicBool::new(false));
+        let count = Arc::clone(&received);
+        let end = Arc::clone(&is_over);
         let socket = client.0;
         socket
             .set_read_timeout(Some(Duration::from_millis(20)))

@@ -77,7 +77,8 @@ impl Crate {
         for from in members {
             for (to, line) in &edges[from] {
                 if members.contains(to) {
-                    let (from, to) = (&self.files[*from].path, &self.files[*to].path);
+                    let from = &self.files[*from].path;
+                    let to = &self.files[*to].path;
                     uses.push(format!("{from}:{line} uses {to}"));
                 }
             }

@@ -86,12 +86,10 @@ impl Talker {
         session.seen = step.now;
         session.replies += count as u64;
         session.is_assured = true;
-        let (listener, interface, key, number) = (
-            session.listener,
-            session.interface,
-            session.key,
-            session.number,
-        );
+        let listener = session.listener;
+        let interface = session.interface;
+        let key = session.key;
+        let number = session.number;
         let ttl = session.ttl.filter(|_| self.spec.ttl.is_none());
         let mut passed = Vec::new();
         for flight in train {
@@ -135,9 +133,10 @@ impl Talker {
         };
         let session = &self.sessions[at];
         let mut legs = session.legs.iter().filter(|leg| !self.is_shadow(leg.place));
-        match self.spec.pick == Pick::All && self.spec.replies == Replies::First {
-            true => session.replies >= each * legs.map(|leg| leg.asked).max().unwrap_or(0),
-            false => legs.all(|leg| leg.answered >= each * leg.asked),
+        if self.spec.pick == Pick::All && self.spec.replies == Replies::First {
+            session.replies >= each * legs.map(|leg| leg.asked).max().unwrap_or(0)
+        } else {
+            legs.all(|leg| leg.answered >= each * leg.asked)
         }
     }
 

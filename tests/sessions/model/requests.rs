@@ -304,7 +304,8 @@ impl Talker {
                 );
                 self.sessions[at].legs[0] = self.leg(place, socket, step);
                 let session = &self.sessions[at];
-                let (number, seen) = (session.number, session.seen);
+                let number = session.number;
+                let seen = session.seen;
                 self.release(number, &old, seen, (step.now, step.now), true, step);
                 step.met.push("renewed");
             }
@@ -390,7 +391,8 @@ impl Talker {
     fn asked(&mut self, at: usize, leg: usize, datagrams: usize, step: &mut Step) {
         let leg = &mut self.sessions[at].legs[leg];
         leg.asked += datagrams as u64;
-        let (place, now) = (leg.place, step.now);
+        let place = leg.place;
+        let now = step.now;
         self.update_health(place, |health| health.asked(datagrams, now), step);
     }
 

@@ -58,7 +58,8 @@ impl Talker {
 
     /// Determines which sessions have ended. All whose time was over must have within two slots, and no others may.
     fn settle(&mut self, found: &SessionCount, shared: &mut Shared, step: &mut Step) {
-        let (now, late_max) = (step.now, self.spec.late_max());
+        let now = step.now;
+        let late_max = self.spec.late_max();
         let ended =
             (found.idle + found.unanswered - self.ends.idle - self.ends.unanswered) as usize;
         let over: Vec<usize> = (0..self.sessions.len())
