@@ -3,16 +3,17 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::client::Client;
 use crate::common::daemon::Daemon;
-use crate::common::eventually;
 use crate::common::host::Host;
 use crate::common::ledger::Ledger;
 use crate::common::namespace::{add_address, netns_test, run};
 use crate::common::upstream::{HERE, Server, answer, forwarder, list, on};
+use crate::common::{TIMEOUT, eventually};
 
 /// The number of replies to the handler `on` that were dropped for a reason.
 fn answers_dropped(ledger: &Ledger, reason: &str) -> u64 {
@@ -146,27 +147,32 @@ fn what_was_left_out_is_not_waited_for() {
 #[test]
 fn an_answer_after_the_end() {
     netns_test!();
-    let upstream = Server::with(Client::bind("127.0.0.1:0"), |socket, bytes, from| {
-        let socket = socket.try_clone().unwrap();
-        let answer = bytes.to_vec();
-        let wait = Duration::from_millis(if bytes == b"slow" { 2_500 } else { 0 });
-        thread::spawn(move || {
-            thread::sleep(wait);
-            socket.send_to(&answer, from).unwrap();
-        });
+    let socket = Client::bind("127.0.0.1:0");
+    let late = socket.0.try_clone().unwrap();
+    let (asked, by) = mpsc::channel();
+    let upstream = Server::with(socket, move |socket, bytes, from| {
+        if bytes == b"slow" {
+            asked.send(from).unwrap();
+        } else {
+            socket.send_to(bytes, from).unwrap();
+        }
     });
     let mut daemon = Daemon::start(&on(&upstream, "session_idle = \"1s\""));
     let [slow, other] = [0, 1].map(|_| Client::bind("127.0.0.1:0"));
     slow.send(b"slow", HERE);
-    eventually("it is asked", || upstream.received() == 1);
+    let port = by.recv_timeout(TIMEOUT).expect("it is asked");
     daemon.ledger_when(|ledger| ledger.handler("on").sessions.unanswered == 1);
     // New sessions do not get its port, and exist when the reply comes.
-    let is_counted = |ledger: &Ledger| answers_dropped(ledger, "late_reply") == 1;
-    eventually("the slow answer is counted", || {
+    let ask_both = || {
         [&other, &slow]
             .into_iter()
             .for_each(|client| assert_eq!(client.ask(b"fast", HERE).0, b"fast"));
-        is_counted(&daemon.ledger_now())
+    };
+    ask_both();
+    late.send_to(b"slow", port).unwrap();
+    eventually("the slow reply is counted", || {
+        ask_both();
+        answers_dropped(&daemon.ledger_now(), "late_reply") == 1
     });
     assert!(slow.is_empty() && other.is_empty());
     daemon.stop();
