@@ -32,7 +32,7 @@ const BUFFER_BYTES: usize = 64 << 20;
 /// Time of one-shot exchanges before the measured ones. A forwarder that keeps ports for the next session then has all
 /// that it will have.
 const ONE_SHOT_WARM_UP: Duration = Duration::from_secs(1);
-/// Largest number of one-shot exchanges of a forwarder whose sessions linger. Each needs a port until it ends.
+/// Largest number of one-shot exchanges of a forwarder with lingering sessions. Each needs a port until it ends.
 const LINGERING_MAX: u64 = 15_000;
 /// Time after them in which the work counts as theirs: the timeout, and a margin.
 const LINGERING_REST: Duration = Duration::from_millis(1300);
@@ -117,7 +117,7 @@ impl Clients {
         })
     }
 
-    /// The next client whose turn it is.
+    /// The client that is next in turn.
     fn turn(&mut self) -> Option<u32> {
         if self.talk.is_one_shot {
             self.next += 1;

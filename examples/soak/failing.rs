@@ -146,7 +146,7 @@ impl Fault {
         let _ = fs::remove_file(&path);
         let listener = UnixListener::bind(&path)?;
         let next = daemon
-            // It has more workers, to whose sockets the kernel must not deliver anything while they do not serve.
+            // It has more workers. The kernel must not deliver anything to their sockets while they do not serve.
             .command(&daemon.file(), &["--takeover", "--workers", "4"])?
             .env("RUNTIME_DIRECTORY", &directory)
             .spawn()

@@ -111,7 +111,7 @@ pub struct Lost {
 }
 
 impl Flow {
-    /// The lowest number whose arrival is open.
+    /// The lowest number that may still arrive.
     fn settled(&self) -> u64 {
         self.answers.as_ref().map_or(self.requests.next, |answers| {
             answers.next.min(self.requests.next)

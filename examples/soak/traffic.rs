@@ -97,7 +97,7 @@ pub struct Traffic {
     sender: Sender,
     payloads: Vec<u8>,
     has_extra: bool,
-    /// The flow whose burst is next.
+    /// The flow that sends the next burst.
     turn: usize,
     idle_turn: usize,
     meter: Meter,

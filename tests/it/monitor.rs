@@ -73,7 +73,7 @@ fn named(monitored: MonitoredUpstream, name: &str) -> MonitoredUpstream {
     }
 }
 
-/// A monitor whose events are collected.
+/// A monitor, and the events that it reported.
 struct Kept {
     monitor: Monitor,
     changes: Receiver<(UpstreamId, UpstreamEvent)>,
@@ -583,7 +583,7 @@ fn a_thousand_upstreams() {
     );
 }
 
-/// A kind whose upstream is probed.
+/// A kind with an upstream that is probed.
 const WATCHED: Kind = Kind {
     name: "watched",
     summary: "is probed",

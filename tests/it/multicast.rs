@@ -39,7 +39,7 @@ fn sender_on(host: &Host, v6: bool) -> UdpSocket {
     })
 }
 
-/// A sender whose multicast loops on this host, through `lo`.
+/// A sender to groups on this host itself, through `lo`.
 fn sender_on_loopback() -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket2::SockRef::from(&socket)

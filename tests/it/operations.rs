@@ -153,7 +153,7 @@ fn make_place() {
     }
 }
 
-/// A shell with the test's programs, whose daemons write a log.
+/// A shell with the test's programs. Daemons that it starts write a log.
 fn shell(command: &str) -> Command {
     let mut shell = Command::new("bash");
     let path = format!("{PLACE}/bin:{}", std::env::var("PATH").unwrap());

@@ -150,7 +150,7 @@ fn messages() {
     );
 }
 
-/// A daemon whose service manager is the test.
+/// A daemon with the test as its service manager.
 fn managed(config: &str) -> (Daemon, Manager) {
     let name = format!("@udispatch-test-{}", std::process::id());
     let ear = Manager::at(&name);

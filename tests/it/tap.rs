@@ -561,7 +561,7 @@ fn tshark_reads_the_file() {
         "-o",
         "ip.check_checksum:TRUE",
     ]);
-    // To tshark, port 1234 means a protocol, whose complaints do not matter here.
+    // tshark takes port 1234 for another protocol, and its complaints do not matter here.
     tshark.args([
         "--disable-protocol",
         "data",

@@ -433,7 +433,7 @@ impl Simulation {
             .map(|deadline| deadline.0)
     }
 
-    /// Calls the handlers of a worker whose timers are due.
+    /// Calls the handlers of a worker if their timers are due.
     fn call(&mut self, worker: usize) {
         let Worker { dispatcher, ways } = &mut self.workers[worker];
         dispatcher.set_time(Time(self.now));

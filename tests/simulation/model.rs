@@ -234,7 +234,7 @@ pub struct Model {
     listeners: Vec<Account>,
     routes: Vec<Account>,
     handlers: Vec<Account>,
-    /// For each handler, the upstream whose turn it is.
+    /// For each handler, the upstream that is next in turn.
     turns: Vec<usize>,
     /// By handler.
     pub printers: Vec<Option<Printer>>,

@@ -45,7 +45,7 @@ fn checked_len(result: isize) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-/// Sets a socket option whose value is one int.
+/// Sets a socket option with a value of one int.
 pub(crate) fn set_int(
     socket: &impl AsRawFd,
     level: libc::c_int,

@@ -86,7 +86,7 @@ impl Fault {
         self.repair.iter().for_each(|command| run(command));
     }
 
-    /// Asserts that the errnos whose counts have changed are those of the fault.
+    /// Asserts that only the counts of the fault's errnos have changed.
     pub fn assert_explains(&self, before: &Row, now: &Row) {
         for (errno, count) in &now.not_sent {
             assert!(

@@ -174,7 +174,7 @@ impl Drop for Systemd {
     }
 }
 
-/// Lays out a root whose `/usr` will be that of this machine, with the files of the package above it.
+/// Lays out a root with the files of the package. Its `/usr` will be that of this machine.
 fn furnish(directory: &Path, config: &str, service: &str) -> std::io::Result<()> {
     let root = directory.join("root");
     let usr = directory.join("usr");

@@ -110,7 +110,7 @@ impl Crate {
             .collect()
     }
 
-    /// The module whose file defines what a path names. `depth` counts the re-exports that were followed.
+    /// The module of the file that defines what a path names. `depth` counts the re-exports that were followed.
     fn resolve(&self, path: &[String], depth: usize) -> Option<&Module> {
         let known = (0..=path.len()).rev();
         let (module, file) = known

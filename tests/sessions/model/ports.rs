@@ -7,7 +7,7 @@ use udispatch::dispatch::verdict::DropReason;
 use super::{Leg, Talker};
 use crate::scenario::{MS, SECOND};
 
-/// Quarantine after a session whose requests on the socket all had replies.
+/// Quarantine after a session without outstanding replies on the socket.
 const QUARANTINE: u64 = 2 * SECOND;
 /// Shortest quarantine, where ports are short.
 const QUARANTINE_MIN: u64 = 100 * MS;

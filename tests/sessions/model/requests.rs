@@ -267,7 +267,7 @@ impl Talker {
         self.why_failed(*tried.unwrap_or(&failed[0]), step)
     }
 
-    /// A session whose upstream is dead continues with another one that is alive.
+    /// A session with a dead upstream continues with another one that is alive.
     fn renew(
         &mut self,
         at: usize,
