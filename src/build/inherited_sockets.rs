@@ -42,6 +42,7 @@ impl LentSockets {
     }
 
     /// Returns the sockets that no listener has taken.
+    #[cfg(any(test, feature = "internals"))]
     pub fn rest(self) -> impl Iterator<Item = (ListenerKey, Vec<UdpSocket>)> {
         self.sockets.into_iter()
     }

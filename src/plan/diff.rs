@@ -114,6 +114,7 @@ impl Diff {
     }
 
     /// Returns whether every row is kept.
+    #[cfg(any(test, feature = "internals"))]
     pub fn is_empty(&self) -> bool {
         self.lines.iter().all(|line| line.change == RowChange::Kept)
     }

@@ -95,13 +95,6 @@ impl Upstreams {
             .map(|(id, located)| (UpstreamId::new(id), located))
     }
 
-    /// Returns the upstreams of one handler.
-    pub fn of(&self, handler: HandlerId) -> impl Iterator<Item = &Located> {
-        self.all
-            .iter()
-            .filter(move |located| located.handler == handler)
-    }
-
     /// Returns the sentences that explain why upstreams have no address, sorted and each once.
     pub fn problems(&self) -> impl Iterator<Item = &str> {
         let mut told: Vec<&str> = self
