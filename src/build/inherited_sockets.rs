@@ -106,9 +106,7 @@ pub enum Unlent {
     )]
     NoFiles,
     /// The workers do not respond. They are parked, for example during a takeover.
-    #[error(
-        "the workers do not answer: something else is under way, such as a takeover; try again"
-    )]
+    #[error("the workers are busy with something else, such as a takeover; try again")]
     Silent,
 }
 

@@ -160,7 +160,7 @@ impl ServiceManager {
 /// Logs that a notification failed. A lost notification changes nothing in this process.
 pub fn log_error(sent: io::Result<()>) {
     if let Err(error) = sent {
-        log::debug!("the service manager cannot be told: {error}");
+        log::debug!("cannot notify the service manager: {error}");
     }
 }
 

@@ -162,7 +162,7 @@ pub fn addresses(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     found.retain(|address| !address.ip().is_multicast() && !address.ip().is_unspecified());
     found.sort_by_key(|address| matches!(address.ip(), IpAddr::V6(_)));
     match found.is_empty() {
-        true => Err(io::Error::other("it has no address of a host")),
+        true => Err(io::Error::other("it has no usable address")),
         false => Ok(found),
     }
 }

@@ -49,7 +49,7 @@ impl ServerConversation {
 
     /// Logs the reason for which the server does not hand over, and sends it.
     pub(super) fn refuse(&mut self, reason: String) {
-        log::warn!("a takeover is refused: {reason}");
+        log::warn!("takeover refused: {reason}");
         // If it cannot be sent, the client finds the connection closed.
         let _ = self.wire.send(
             MessageKind::Refused,
