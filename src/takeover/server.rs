@@ -307,9 +307,12 @@ impl ServerHandshakeDriver {
             Action::ReportRequest => log::info!("process {pid} wants to take over"),
             Action::Refuse(reason) => self.conversation.refuse(reason),
             Action::RestoreListeners => self.requests.send(ServerRequest::RestoreListeners),
-            Action::ReportFailure(error) => log::error!(
-                "process {pid} has not taken over: {error}. This process continues to serve"
-            ),
+            Action::ReportFailure(error) => {
+                self.conversation.let_others_try();
+                log::error!(
+                    "process {pid} has not taken over: {error}. This process continues to serve"
+                );
+            }
             // `run` does it, and ends.
             Action::BeginSwitchover { .. } => {}
         }
