@@ -95,9 +95,8 @@ fn settings(socket: &OwnedFd) -> (usize, bool) {
     )
 }
 
-/// The refusal that a daemon sends to a new process during another takeover. The log reports the end of a takeover
-/// before it is complete.
-const IS_BUSY: &str = "another process is taking over";
+/// The refusal that a daemon sends to a new process during another takeover.
+const IS_BUSY: &str = "another process is already taking over";
 
 /// Talks to the running daemon as a new process does, up to the fault.
 fn misbehave(control: &Path, fault: Fault) {
@@ -165,7 +164,7 @@ fn a_takeover_that_fails_leaves_no_trace() {
         .unwrap()
         .fds
         .swap_remove(0);
-    daemon.wait_for("oes on as before");
+    daemon.wait_for("continues to serve");
     let before = settings(&listener);
     for fault in [
         Fault::OtherVersion,
@@ -178,8 +177,8 @@ fn a_takeover_that_fails_leaves_no_trace() {
     ] {
         misbehave(&daemon.control(), fault);
         let said = match fault {
-            Fault::OtherVersion => daemon.wait_for("speaks version"),
-            _ => daemon.wait_for("oes on as before"),
+            Fault::OtherVersion => daemon.wait_for("takeover protocol"),
+            _ => daemon.wait_for("continues to serve"),
         };
         assert!(!said.is_empty(), "{fault:?}");
         assert_eq!(status(&daemon).pid, daemon.pid(), "{fault:?}");
@@ -204,10 +203,10 @@ fn silence_before_ready() {
     let mut silent = hello(&daemon.control(), VERSION);
     silent.expect(MessageKind::Manifest, SOON).unwrap();
     let second = successor(&[], &daemon.control(), &daemon.file());
-    assert_fails(second, "another process is taking over");
+    assert_fails(second, "another process is already taking over");
     let said = daemon.wait_for("has not taken over");
     assert!(
-        said.contains("sent no `Ready` for 10s") && said.contains("goes on as before"),
+        said.contains("sent no `Ready` for 10s") && said.contains("continues to serve"),
         "{said}"
     );
     drop(silent);
@@ -234,7 +233,7 @@ fn nonsense_after_released() {
         wait_to_be_killed();
     }
     netns_test!();
-    assert_killed(this_test!(), "`Ready` came instead of `Started`");
+    assert_killed(this_test!(), "received `Ready` instead of `Started`");
 }
 
 /// Begins as a client does, up to the moment when it could start.
@@ -337,7 +336,7 @@ fn many_at_once() {
                     match status.code() {
                         Some(0) => replaced += 1,
                         Some(1)
-                            if words.contains("one wins")
+                            if words.contains("only one can")
                                 || words.contains("ended before it sent") =>
                         {
                             losers += 1
@@ -432,7 +431,7 @@ fn whoever_runs_misbehaves() {
         let mut wire = Wire::new(stream).unwrap();
         let said = match running {
             Running::EndsAtOnce => "the other process ended before it",
-            Running::Nonsense => "speaks another language",
+            Running::Nonsense => "sent an unexpected message",
             Running::OtherVersion => {
                 wire.expect(MessageKind::Hello, SOON).unwrap();
                 wire.send(
@@ -455,7 +454,7 @@ fn whoever_runs_misbehaves() {
                     SOON,
                 )
                 .unwrap();
-                "speaks another language"
+                "sent an unexpected message"
             }
             Running::Silent => "sent no `Manifest` for 10s",
         };

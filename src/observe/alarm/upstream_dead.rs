@@ -29,11 +29,11 @@ impl UpstreamDead {
                 }
                 _ => (
                     "it refuses, or has stopped answering".to_owned(),
-                    "is it running, and is the port right? It is tried again every 5 s".to_owned(),
+                    "check that it runs, and the port; it is tried again every 5 s".to_owned(),
                 ),
             };
             let text = format!(
-                "upstream {} of handler {} is thought dead: {why}",
+                "upstream {} of handler {} is dead: {why}",
                 row.upstream, row.handler
             );
             alarms.push(Alarm {

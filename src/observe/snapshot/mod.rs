@@ -18,10 +18,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::flows::{Edge, Flows};
 pub use self::host::HostCounts;
-pub use self::latency::{Latency, LatencyBucket};
+pub use self::latency::Latency;
 pub use self::rows::{
-    Account, AdminRow, HandlerRow, ListenerRow, ProbeFailureRow, RouteRow, SessionsRow, ShadowRow,
-    UpstreamRow, WorkerRow,
+    Account, AdminRow, HandlerRow, ListenerRow, RouteRow, SessionsRow, UpstreamRow, WorkerRow,
 };
 pub use self::take::{Facts, Life, unix_seconds};
 pub use crate::observe::alarm::{Alarm, Journal, Memory};

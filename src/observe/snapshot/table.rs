@@ -256,7 +256,7 @@ fn upstream_rows(f: &mut fmt::Formatter<'_>, upstreams: &[UpstreamRow]) -> fmt::
             let workers = row.dead_in_workers;
             writeln!(
                 f,
-                "  thought dead by {workers} workers: it refuses, or has stopped answering"
+                "  dead in {workers} workers: it refuses datagrams, or has stopped replying"
             )?;
         }
     }
