@@ -130,7 +130,7 @@ impl Fault {
                 let mut wire = hello(daemon, VERSION)?;
                 wire.expect(MessageKind::Manifest, TIMEOUT)?;
                 daemon.signal(Signal::USR2)?;
-                daemon.wait_for("has ended; why stands above")?;
+                daemon.wait_for("has ended without taking over")?;
             }
         }
         daemon.wait_for(GOES_ON)?;

@@ -11,7 +11,7 @@ use crate::common::client::Client;
 use crate::common::curl::{Answer, ask, get, post, snapshot};
 use crate::common::daemon::{Daemon, udispatch};
 use crate::common::eventually;
-use crate::common::namespace::netns_test;
+use crate::common::namespace::{netns_test, run};
 use crate::common::upstream::{Server, answer, answer_at_last, forwarder, list, servers};
 use serde_json::Value;
 use udispatch::observe::snapshot::{DaemonState, Snapshot};
@@ -401,7 +401,9 @@ fn explaining_live() {
 /// `stop` ends the daemon in order, and afterwards the commands report that no daemon runs.
 #[test]
 fn commands() {
-    netns_test!();
+    netns_test!(needs = ["mount"], with = [mounts]);
+    // A daemon of this machine, at the default place, must not reply.
+    run("mount -t tmpfs tmpfs /run");
     let server = Server::named("a", "127.0.0.1:9001");
     let mut daemon = Daemon::start(&forwarder("on", HERE, &list([server.address()]), ""));
     answer(&Client::bind("127.0.0.1:0"), HERE);

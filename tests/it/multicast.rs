@@ -375,7 +375,7 @@ fn the_kernels_choice_is_said() {
     assert!(
         refused
             .errors
-            .contains("the kernel knows no interface to join 239.1.2.3 on"),
+            .contains("the kernel has no route to 239.1.2.3, so it cannot choose an interface"),
         "{}",
         refused.errors
     );

@@ -530,7 +530,7 @@ fn misfits() {
     let refused = words(UdpSocket::bind("[::]:0").expect("bound").into(), "a");
     assert!(refused.contains("BindIPv6Only=ipv6-only"), "{refused}");
     let refused = words(UdpSocket::bind("239.9.9.9:0").expect("bound").into(), "a");
-    assert!(refused.contains("is a group"), "{refused}");
+    assert!(refused.contains("is a multicast group"), "{refused}");
 
     let twice = vec![
         (
