@@ -171,13 +171,13 @@ impl<'a> Driver<'a> {
 
     fn take_over(&mut self) -> anyhow::Result<Option<f64>> {
         self.daemon.signal(Signal::USR2)?;
-        let lines =
-            self.daemon
-                .wait_for_all(&["SIGUSR2: started", "has taken over after", "ready:"])?;
+        let lines = self
+            .daemon
+            .wait_for_all(&["SIGUSR2: started", "has taken over;", "ready:"])?;
         let pid = lines[0]
             .split(" as process ")
             .nth(1)
-            .and_then(|rest| rest.split(',').next()?.parse().ok());
+            .and_then(|rest| rest.split([' ', ',']).next()?.parse().ok());
         self.daemon
             .is_now(pid.with_context(|| format!("no process in `{}`", lines[0]))?);
         Ok(pause(&lines[1]))
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn pauses() {
         assert_eq!(
-            pause("INFO process 7 has taken over after a pause of 3.4 ms"),
+            pause("INFO process 7 has taken over; the workers paused for 3.4 ms"),
             Some(3.4)
         );
         assert_eq!(

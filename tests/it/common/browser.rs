@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -14,6 +15,10 @@ use super::{Lazy, TIMEOUT, eventually};
 
 /// The port of chromedriver. Each test has a network of its own.
 const PORT: u16 = 9515;
+
+/// Longest wait for a response of chromedriver, which starts Chromium for the first one. On a busy machine that has taken
+/// more than [`TIMEOUT`].
+const RESPONSE_MAX: Duration = TIMEOUT.saturating_mul(4);
 
 /// The width and height of a desktop's window, in CSS pixels.
 pub const DESKTOP: (u32, u32) = (1440, 900);
@@ -240,7 +245,7 @@ fn exchange(method: &str, path: &str, body: &Value) -> std::io::Result<(String, 
         body.to_string()
     };
     let mut stream = TcpStream::connect(("127.0.0.1", PORT))?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_read_timeout(Some(RESPONSE_MAX))?;
     let length = body.len();
     write!(
         stream,
