@@ -96,7 +96,7 @@ impl Receivers {
                 for slot in 0..filled {
                     let len = self.batch.len(slot);
                     let segment = self.batch.take_segment(slot);
-                    if segment != self.size || len % segment != 0 {
+                    if segment != self.size || !len.is_multiple_of(segment) {
                         return Err(io::Error::other(format!(
                             "sent {} B, delivered {len} B cut at {segment} B",
                             self.size
