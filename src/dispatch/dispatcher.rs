@@ -9,11 +9,11 @@ use super::expectation::Expectations;
 use super::handler::{
     Batch, Context, Drops, Forwarding, Handler, HandlerId, Names, SocketTable, Trouble,
 };
-use super::id::{LocalListener, UpstreamId};
+use super::id::{LocalListener, UpstreamId, UpstreamSocketId};
 use super::latency::LatencyProbe;
 use super::ledger::Ledger;
 pub use super::listener_routing::{Claim, ListenerRouting, Lookup};
-use super::outbox::{Outbox, UpstreamSocketId};
+use super::outbox::Outbox;
 use super::reply_policy::ReplyFilter;
 use super::route_table::RouteId;
 use super::saved_state::SavedState;

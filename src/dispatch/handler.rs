@@ -6,10 +6,10 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use super::id::LocalListener;
 pub use super::id::{HandlerId, UpstreamId};
+use super::id::{LocalListener, UpstreamSocketId};
 use super::ledger::{HandlerCount, UpstreamCount};
-use super::outbox::{Outbox, Parcel, Reply, UpstreamSocketId};
+use super::outbox::{Outbox, Parcel, Reply};
 use super::reply_policy::{ReplyFilter, ReplyPolicy};
 use super::route_table::RouteId;
 use super::saved_state::SavedState;

@@ -1,4 +1,4 @@
-//! The numbers of routes, handlers, upstreams and listeners.
+//! The numbers of routes, handlers, upstreams, upstream sockets and listeners.
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,22 @@ impl UpstreamId {
     /// Returns the number of the upstream at this place of its list. The lists have fewer than 2³² places.
     pub fn new(index: usize) -> UpstreamId {
         UpstreamId(number::to_u32(index))
+    }
+
+    /// Returns the number as an index.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// The number of an upstream socket in its worker. Either a handler owns the socket, or a session leases it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct UpstreamSocketId(pub u32);
+
+impl UpstreamSocketId {
+    /// Returns the number for this place. Source ports and open files allow a worker fewer than 2³² sockets.
+    pub fn new(index: usize) -> UpstreamSocketId {
+        UpstreamSocketId(number::to_u32(index))
     }
 
     /// Returns the number as an index.

@@ -8,12 +8,11 @@ mod parcel;
 
 use std::net::SocketAddr;
 
-use serde::{Deserialize, Serialize};
-
 #[cfg(any(test, feature = "internals"))]
 pub use self::parcel::SEGMENTS_MAX;
 use self::parcel::split;
 pub use self::parcel::{Parcel, RUN_MAX_BYTES, Run, SEGMENTS_MAX_OLD, SegmentLimits, first_run};
+pub use super::id::UpstreamSocketId;
 use super::id::{HandlerId, LocalListener};
 use super::verdict::DropReason;
 use crate::datagram::{Envelope, Region, Span, Train};
@@ -24,17 +23,6 @@ pub const SCRATCH_MAX_BYTES: usize = 4 << 20;
 /// The length up to which a datagram is copied next to its predecessor. A copy is
 /// cheaper than one more buffer to gather, for daemon and kernel (measured: a tenth of the cost of a small datagram).
 pub const COPY_MAX_BYTES: u32 = 512;
-
-/// The number of an upstream socket in its worker. Either a handler owns the socket, or a session leases it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct UpstreamSocketId(pub u32);
-
-impl UpstreamSocketId {
-    /// Returns the number for this place. Source ports and open files allow a worker fewer than 2³² sockets.
-    pub fn new(index: usize) -> UpstreamSocketId {
-        UpstreamSocketId(number::to_u32(index))
-    }
-}
 
 /// A parcel that goes back to the source of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,10 +82,10 @@ impl Outbox {
         ttl: Option<u8>,
         arena: &[u8],
     ) {
-        if self.sockets.len() <= socket.0 as usize {
-            self.sockets.resize(socket.0 as usize + 1, (NONE, NONE));
+        if self.sockets.len() <= socket.index() {
+            self.sockets.resize(socket.index() + 1, (NONE, NONE));
         }
-        let last = self.sockets[socket.0 as usize].1;
+        let last = self.sockets[socket.index()].1;
         let is_short = train.is_single()
             && train.span.len <= COPY_MAX_BYTES
             && train.span.region == Region::Arena;
@@ -173,7 +161,7 @@ impl Outbox {
     fn send(&mut self, socket: UpstreamSocketId, parcel: Parcel) {
         let place = number::to_u32(self.parcels.len());
         self.parcels.push((parcel, NONE));
-        let (first, last) = &mut self.sockets[socket.0 as usize];
+        let (first, last) = &mut self.sockets[socket.index()];
         match std::mem::replace(last, place) {
             NONE => {
                 *first = place;
@@ -293,7 +281,7 @@ impl Outbox {
     pub fn parcels(&self, socket: UpstreamSocketId) -> impl Iterator<Item = Parcel> {
         let mut next = self
             .sockets
-            .get(socket.0 as usize)
+            .get(socket.index())
             .map_or(NONE, |(first, _)| *first);
         std::iter::from_fn(move || {
             let (parcel, after) = *self.parcels.get(next as usize)?;
@@ -317,7 +305,7 @@ impl Outbox {
     /// Removes all parcels and keeps the memory for the next turn.
     pub fn clear(&mut self) {
         for socket in self.touched.drain(..) {
-            self.sockets[socket.0 as usize] = (NONE, NONE);
+            self.sockets[socket.index()] = (NONE, NONE);
         }
         for listener in self.replying.drain(..) {
             self.replies[listener.index()].clear();

@@ -11,10 +11,9 @@ use super::send_socket::SendSocket;
 use super::upstream_sockets::UpstreamSockets;
 use crate::datagram::Span;
 use crate::dispatch::handler::Trouble;
+use crate::dispatch::id::UpstreamSocketId;
 use crate::dispatch::ledger::{Ledger, Sent};
-use crate::dispatch::outbox::{
-    Kept, Outbox, Parcel, Run, SEGMENTS_MAX_OLD, SegmentLimits, UpstreamSocketId,
-};
+use crate::dispatch::outbox::{Kept, Outbox, Parcel, Run, SEGMENTS_MAX_OLD, SegmentLimits};
 use crate::dispatch::udp_header::{HEADER_BYTES, udp_header};
 use crate::net::control_message::Sending;
 use crate::net::errno::{self, SendError};

@@ -7,9 +7,8 @@ use std::net::UdpSocket;
 use serde::{Deserialize, Serialize};
 
 use super::send_socket::Sticky;
-use crate::dispatch::id::UpstreamId;
+use crate::dispatch::id::{UpstreamId, UpstreamSocketId};
 use crate::dispatch::ledger::Ledger;
-use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::saved_state::SavedState;
 use crate::dispatch::sink::SinkCounts;
 

@@ -14,8 +14,8 @@ use crate::datagram::{Envelope, Train};
 use crate::dispatch::handler::{
     Batch, Context, Forwarding, Handler, HandlerId, Trouble, UpstreamId,
 };
+use crate::dispatch::id::UpstreamSocketId;
 use crate::dispatch::ledger::{HandlerCount, SessionCount, UpstreamCount};
-use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::reply_policy::ReplyPolicy;
 use crate::dispatch::saved_state::SavedState;
 use crate::dispatch::sessions::page::SessionPage;

@@ -3,8 +3,8 @@
 use super::config::{Choice, Spread};
 use super::upstream_set::UpstreamSet;
 use crate::dispatch::handler::{Batch, Context, Forwarding, Handler, Trouble, UpstreamId};
+use crate::dispatch::id::UpstreamSocketId;
 use crate::dispatch::ledger::{HandlerCount, UpstreamCount};
-use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::saved_state::SavedState;
 use crate::dispatch::time::Time;
 use crate::dispatch::upstream_event::UpstreamEvent;

@@ -8,7 +8,7 @@ use crate::config::kind::OpenedUpstream;
 use crate::config::upstream::{SendFrom, Upstream};
 use crate::datagram::Train;
 use crate::dispatch::handler::{Batch, Context, UpstreamId};
-use crate::dispatch::outbox::UpstreamSocketId;
+use crate::dispatch::id::UpstreamSocketId;
 use crate::dispatch::proxy_header::{HEADER_MAX_BYTES, proxy_v2};
 use crate::dispatch::rate::RateLimit;
 use crate::dispatch::verdict::DropReason;

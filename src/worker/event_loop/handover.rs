@@ -6,8 +6,7 @@ use std::time::Instant;
 
 use super::{After, DRAIN_MAX, Worker};
 use crate::dispatch::handler::HandlerId;
-use crate::dispatch::id::UpstreamId;
-use crate::dispatch::outbox::UpstreamSocketId;
+use crate::dispatch::id::{UpstreamId, UpstreamSocketId};
 use crate::dispatch::saved_state::SavedState;
 use crate::net::socket::{close_door, turn_away};
 use crate::worker::listener::Listener;

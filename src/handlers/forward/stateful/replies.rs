@@ -3,7 +3,7 @@
 use super::{Cause, Stateful};
 use crate::datagram::Train;
 use crate::dispatch::handler::{Batch, Context};
-use crate::dispatch::outbox::UpstreamSocketId;
+use crate::dispatch::id::UpstreamSocketId;
 use crate::dispatch::sessions::SessionId;
 use crate::dispatch::verdict::DropReason;
 use crate::number;
