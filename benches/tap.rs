@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use udispatch::datagram::{Envelope, Region, Span, Train};
 use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
 use udispatch::dispatch::handler::{Batch, Context, Handler, HandlerId, Names, SocketTable};
-use udispatch::dispatch::id::UpstreamId;
+use udispatch::dispatch::id::{ListenerId, LocalListener, UpstreamId};
 use udispatch::dispatch::outbox::UpstreamSocketId;
 use udispatch::dispatch::reply_policy::ReplyFilter;
 use udispatch::dispatch::route_table::RouteId;
@@ -46,7 +46,7 @@ impl SocketTable for NoSockets {
 
 fn dispatcher() -> Dispatcher {
     let routings = vec![ListenerRouting {
-        id: 0,
+        id: ListenerId::new(0),
         lookup: Lookup::Fixed(RouteId(0)),
         claim: Claim::All,
     }];
@@ -78,7 +78,7 @@ fn tap(dispatcher: &mut Dispatcher) -> Receiver<TapPage> {
 
 fn turn(dispatcher: &mut Dispatcher, trains: &[Train], arena: &[u8]) {
     let batch = Batch::new(black_box(trains), arena);
-    dispatcher.dispatch(0, &batch, &mut NoSockets);
+    dispatcher.dispatch(LocalListener::new(0), &batch, &mut NoSockets);
     dispatcher.end_turn();
 }
 

@@ -15,7 +15,7 @@ use udispatch::config::kind::{BuildContext, BuildError, OpenedUpstream};
 use udispatch::datagram::{Envelope, Region, Span, Train};
 use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
 use udispatch::dispatch::handler::{Batch, HandlerId, Names};
-use udispatch::dispatch::id::UpstreamId;
+use udispatch::dispatch::id::{ListenerId, LocalListener, UpstreamId};
 use udispatch::dispatch::limit::Limit;
 use udispatch::dispatch::reply_policy::ReplyFilter;
 use udispatch::dispatch::route_table::{Match, RouteId, RouteTable};
@@ -223,7 +223,7 @@ fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, UpstreamS
         claimed: Vec::new(),
     };
     let routings = vec![ListenerRouting {
-        id: 0,
+        id: ListenerId::new(0),
         lookup: Lookup::Table(table),
         claim,
     }];
@@ -302,7 +302,7 @@ fn drive_once(
     trains: &[Train],
     arena: &[u8],
 ) {
-    dispatcher.dispatch(0, &Batch::new(trains, arena), sockets);
+    dispatcher.dispatch(LocalListener::new(0), &Batch::new(trains, arena), sockets);
     dispatcher.end_turn();
     dispatcher.sending().0.clear();
     consume(jobs);
@@ -465,7 +465,7 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
     let port = socket.local_addr().expect("its address").port();
     // Routes have a port of their own; what the kernel chose is only where the client sends.
     let slot = SocketSlot {
-        listener: 0,
+        listener: ListenerId::new(0),
         index: 0,
     };
     let listener = Listener::new(
@@ -504,7 +504,7 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
                 .slots()
                 .for_each(|slot| listeners[0].train(&slot, &mut trains).expect("a train"));
             let batch = Batch::new(&trains, receiver.arena());
-            dispatcher.dispatch(0, &batch, &mut sockets);
+            dispatcher.dispatch(LocalListener::new(0), &batch, &mut sockets);
             dispatcher.end_turn();
             let (outbox, ledger) = dispatcher.sending();
             let sockets = FlushSockets {

@@ -111,7 +111,7 @@ fn build_worker(
     number: usize,
 ) -> Result<(Worker, Handle), BuildError> {
     let routing = |listener: &Listener| {
-        let planned = &plan.listeners[listener.slot.listener];
+        let planned = &plan.listeners[listener.slot.listener.index()];
         let claim = planned.claim(listener.slot.index);
         ListenerRouting {
             id: listener.slot.listener,

@@ -9,7 +9,7 @@ use super::expectation::Expectations;
 use super::handler::{
     Batch, Context, Drops, Forwarding, Handler, HandlerId, Names, SocketTable, Trouble,
 };
-use super::id::{LocalListener, UpstreamId, UpstreamSocketId};
+use super::id::{ListenerId, LocalListener, UpstreamId, UpstreamSocketId};
 use super::latency::LatencyProbe;
 use super::ledger::Ledger;
 pub use super::listener_routing::{Claim, ListenerRouting, Lookup};
@@ -131,23 +131,28 @@ impl Dispatcher {
 
     /// Dispatches what one receive call of a listener returned. Afterwards, the outbox holds spans of the batch's
     /// arena.
-    pub fn dispatch(&mut self, listener: usize, batch: &Batch<'_>, sockets: &mut dyn SocketTable) {
+    pub fn dispatch(
+        &mut self,
+        listener: LocalListener,
+        batch: &Batch<'_>,
+        sockets: &mut dyn SocketTable,
+    ) {
         if let ListenerRouting {
             lookup: Lookup::Fixed(route),
             claim: Claim::All,
             ..
-        } = self.listeners[listener]
+        } = self.listeners[listener.index()]
         {
             return self.run(listener, route, batch, sockets);
         }
         let arena = batch.arena();
         let mut rest = batch.trains();
         while let Some(first) = rest.first() {
-            let verdict = self.listeners[listener].resolve(&first.envelope);
+            let verdict = self.listeners[listener.index()].resolve(&first.envelope);
             let same = rest.iter().skip(1).take_while(|train| {
                 // A flow sends many datagrams: trains with equal envelopes need no second lookup.
                 train.envelope == rest[0].envelope
-                    || self.listeners[listener].resolve(&train.envelope) == verdict
+                    || self.listeners[listener.index()].resolve(&train.envelope) == verdict
             });
             let (run, after) = rest.split_at(1 + same.count());
             match verdict {
@@ -184,7 +189,7 @@ impl Dispatcher {
             let (upstream, listeners) = (sockets.upstream(socket), &self.listeners);
             self.taps
                 .take_reply(to, upstream, batch, &self.outbox, |listener| {
-                    number::to_u32(listeners[listener.index()].id)
+                    listeners[listener.index()].id
                 });
         }
     }
@@ -268,7 +273,7 @@ impl Dispatcher {
             names: &self.names,
             handler: to,
             route: NOWHERE,
-            listener: LocalListener(u32::MAX),
+            listener: LocalListener::NONE,
             now: self.now,
             arena: &[],
             sockets: &mut *sockets,
@@ -293,9 +298,9 @@ impl Dispatcher {
     }
 
     /// Counts datagrams that a receive call returned and that cannot be dispatched.
-    pub fn refuse(&mut self, listener: usize, reason: DropReason, batch: &Batch<'_>) {
-        let id = self.listeners[listener].id;
-        self.ledger.listeners[id]
+    pub fn refuse(&mut self, listener: LocalListener, reason: DropReason, batch: &Batch<'_>) {
+        let id = self.listeners[listener.index()].id;
+        self.ledger.listeners[id.index()]
             .tally
             .refuse(u64::from(batch.len()), reason);
         if !self.taps.is_empty() {
@@ -326,8 +331,8 @@ impl Dispatcher {
     }
 
     /// Returns the counters of a listener.
-    pub fn listener_count(&mut self, listener: usize) -> &mut super::ledger::ListenerCount {
-        &mut self.ledger.listeners[self.listeners[listener].id]
+    pub fn listener_count(&mut self, listener: LocalListener) -> &mut super::ledger::ListenerCount {
+        &mut self.ledger.listeners[self.listeners[listener.index()].id.index()]
     }
 
     /// Returns a copy of all counters, with the datagrams that sinks hold counted as in flight.
@@ -393,7 +398,7 @@ impl Dispatcher {
     /// Gives a run to each handler of its route. The route has handled a datagram if at least one handler has.
     fn run(
         &mut self,
-        listener: usize,
+        listener: LocalListener,
         route: RouteId,
         batch: &Batch<'_>,
         sockets: &mut dyn SocketTable,
@@ -412,7 +417,7 @@ impl Dispatcher {
                 names: &self.names,
                 handler,
                 route,
-                listener: LocalListener::new(listener),
+                listener,
                 now: self.now,
                 arena: batch.arena(),
                 sockets: &mut *sockets,
@@ -440,14 +445,12 @@ impl Dispatcher {
             }
         }
         self.ledger.routes[route.0 as usize].batch(batch.len(), &self.common.0);
-        self.ledger.listeners[self.listeners[listener].id]
+        let id = self.listeners[listener.index()].id;
+        self.ledger.listeners[id.index()]
             .tally
             .batch(batch.len(), &self.common.0);
         if is_tapped {
-            self.taps.take(
-                received(self.listeners[listener].id, Ok(Some(route))),
-                batch,
-            );
+            self.taps.take(received(id, Ok(Some(route))), batch);
         }
         if let Some(latency) = &mut self.latency {
             latency.note(batch.trains(), &self.common.0);
@@ -456,10 +459,10 @@ impl Dispatcher {
 }
 
 /// Describes to the taps what a listener received.
-fn received(listener: usize, route: Result<Option<RouteId>, DropReason>) -> tap::TapSource {
+fn received(listener: ListenerId, route: Result<Option<RouteId>, DropReason>) -> tap::TapSource {
     tap::TapSource {
         direction: Direction::Request,
-        listener: Some(number::to_u32(listener)),
+        listener: Some(listener),
         route,
         upstream: None,
     }

@@ -63,11 +63,30 @@ impl UpstreamSocketId {
     }
 }
 
+/// The number of a listener in the plan, which counts the listeners of all workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ListenerId(u32);
+
+impl ListenerId {
+    /// Returns the number of the listener at this place of the plan's list. The list has fewer than 2³² places.
+    pub fn new(index: usize) -> ListenerId {
+        ListenerId(number::to_u32(index))
+    }
+
+    /// Returns the number as an index.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// The number of a listener within its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct LocalListener(pub u32);
+pub struct LocalListener(u32);
 
 impl LocalListener {
+    /// Stands for the listener of a call that no received datagram has caused.
+    pub const NONE: LocalListener = LocalListener(u32::MAX);
+
     /// Returns the number of the listener at this place of its list. The lists have fewer than 2³² places.
     pub fn new(index: usize) -> LocalListener {
         LocalListener(number::to_u32(index))

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::config::kind::{BuildContext, BuildError, OpenedUpstream};
 use crate::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
 use crate::dispatch::handler::{Handler, HandlerId, Names, SocketTable};
-use crate::dispatch::id::UpstreamId;
+use crate::dispatch::id::{ListenerId, UpstreamId};
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::reply_policy::ReplyFilter;
 use crate::dispatch::route_table::RouteId;
@@ -109,7 +109,7 @@ pub(super) fn dispatcher(config: &str, numbers: &mut Numbers) -> (Dispatcher, We
             .collect(),
     };
     let listener = ListenerRouting {
-        id: 0,
+        id: ListenerId::new(0),
         lookup: Lookup::Fixed(RouteId(0)),
         claim: Claim::All,
     };

@@ -25,7 +25,7 @@ use super::upstream_sockets::{Ready, TOKENS, UpstreamSockets};
 use crate::datagram::Train;
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::handler::{Batch, HandlerId};
-use crate::dispatch::id::UpstreamSocketId;
+use crate::dispatch::id::{LocalListener, UpstreamSocketId};
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::time::{Time, nanoseconds};
 use crate::net::errno::{self, ReceiveError};
@@ -71,7 +71,7 @@ pub struct Worker {
     /// When the handlers' next deadline is checked again; `None` if no handler has one.
     deadline: Option<Time>,
     /// Listeners that may hold datagrams, each at most once.
-    ready: VecDeque<usize>,
+    ready: VecDeque<LocalListener>,
     is_ready: Vec<bool>,
     stop_at: Option<Instant>,
     /// Set once a stopping worker has drained its sockets: the end of the wait for outstanding replies.
@@ -124,7 +124,7 @@ impl Worker {
         upstream_sockets.register_with(poll.registry().try_clone()?);
         // Edge-triggered epoll reports only new arrivals. An inherited socket may already hold datagrams, so every
         // listener starts as ready.
-        let ready = (0..listeners.len()).collect();
+        let ready = (0..listeners.len()).map(LocalListener::new).collect();
         let (sender, commands) = crossbeam_channel::unbounded();
         let worker = Worker {
             poll,
@@ -203,7 +203,7 @@ impl Worker {
                 Token(socket) if socket >= TOKENS => self
                     .upstream_sockets
                     .queue(UpstreamSocketId::new(socket - TOKENS)),
-                Token(listener) => self.queue(listener),
+                Token(listener) => self.queue(LocalListener::new(listener)),
             }
         }
         self.upstream_sockets
@@ -254,7 +254,7 @@ impl Worker {
             };
             match self.turn(listener) {
                 After::Drained => {
-                    self.is_ready[listener] = false;
+                    self.is_ready[listener.index()] = false;
                     continue;
                 }
                 After::More => timeout = Some(Duration::ZERO),
@@ -278,45 +278,45 @@ impl Worker {
     }
 
     /// Makes one receive call for one listener, dispatches what it returned, and flushes once.
-    fn turn(&mut self, index: usize) -> After {
-        let asked = self.listeners[index].trains_max;
+    fn turn(&mut self, listener: LocalListener) -> After {
+        let asked = self.listeners[listener.index()].trains_max;
         let is_tapped = !self.dispatcher.taps().is_empty();
-        if let Some(after) = self.receive(index, is_tapped) {
+        if let Some(after) = self.receive(listener, is_tapped) {
             return after;
         }
         if is_tapped {
             self.dispatcher.taps().begin_turn(time_of_day_ns());
         }
-        self.gather_trains(index);
+        self.gather_trains(listener);
         self.dispatcher.set_time(self.now());
         let batch = Batch::new(&self.trains, self.receiver.arena());
         self.dispatcher
-            .dispatch(index, &batch, &mut self.upstream_sockets);
+            .dispatch(listener, &batch, &mut self.upstream_sockets);
         self.dispatcher.end_turn();
         self.flush();
         if self.dispatcher.is_measured() {
             self.dispatcher.settle_latency(time_of_day_ns());
         }
-        if asked > self.listeners[index].trains_max {
+        if asked > self.listeners[listener.index()].trains_max {
             self.receiver.release();
         }
         After::More
     }
 
     /// Makes one receive call. If it returned nothing, returns what remains to be done for the listener.
-    fn receive(&mut self, index: usize, is_tapped: bool) -> Option<After> {
-        let listener = &self.listeners[index];
+    fn receive(&mut self, listener: LocalListener, is_tapped: bool) -> Option<After> {
+        let from = &self.listeners[listener.index()];
         // A tap shows the source even if no handler needs it.
-        let receives_source = listener.receives_source || is_tapped;
-        let socket = listener.send_socket.socket();
+        let receives_source = from.receives_source || is_tapped;
+        let socket = from.send_socket.socket();
         let received = self
             .receiver
-            .receive(socket, listener.trains_max, receives_source);
+            .receive(socket, from.trains_max, receives_source);
         let meaning = errno::of_receive(&received.err()?);
         if meaning == ReceiveError::Drained {
             return Some(After::Drained);
         }
-        self.dispatcher.listener_count(index).receive_errors += 1;
+        self.dispatcher.listener_count(listener).receive_errors += 1;
         if meaning == ReceiveError::Again {
             Some(After::More)
         } else {
@@ -325,17 +325,17 @@ impl Worker {
     }
 
     /// Makes trains of what a listener received. Those that cannot be handled are counted as dropped.
-    fn gather_trains(&mut self, index: usize) {
+    fn gather_trains(&mut self, listener: LocalListener) {
         self.trains.clear();
-        let listener = &mut self.listeners[index];
+        let from = &mut self.listeners[listener.index()];
         for slot in self.receiver.slots() {
-            listener.adapt(&slot);
-            if let Err(reason) = listener.train(&slot, &mut self.trains)
+            from.adapt(&slot);
+            if let Err(reason) = from.train(&slot, &mut self.trains)
                 && let Some(train) = self.trains.pop()
             {
                 let train = [train];
                 let batch = Batch::new(&train, self.receiver.arena());
-                self.dispatcher.refuse(index, reason, &batch);
+                self.dispatcher.refuse(listener, reason, &batch);
             }
         }
     }
@@ -458,8 +458,9 @@ impl Worker {
             || !self.dispatcher.has_outstanding()
     }
 
-    fn queue(&mut self, listener: usize) {
-        if self.stop_at.is_none() && !std::mem::replace(&mut self.is_ready[listener], true) {
+    fn queue(&mut self, listener: LocalListener) {
+        if self.stop_at.is_none() && !std::mem::replace(&mut self.is_ready[listener.index()], true)
+        {
             self.ready.push_back(listener);
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use udispatch::config::kind::{BuildContext, BuildError, OpenedUpstream};
 use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
 use udispatch::dispatch::handler::{HandlerId, Names, SocketTable};
-use udispatch::dispatch::id::UpstreamId;
+use udispatch::dispatch::id::{ListenerId, UpstreamId};
 use udispatch::dispatch::outbox::UpstreamSocketId;
 use udispatch::dispatch::random::Random;
 use udispatch::dispatch::reply_policy::ReplyFilter;
@@ -234,7 +234,7 @@ pub fn build(scenario: &Scenario, ground: &Rc<RefCell<Ground>>) -> Vec<Worker> {
             .iter()
             .enumerate()
             .map(|(id, door)| ListenerRouting {
-                id,
+                id: ListenerId::new(id),
                 lookup: Lookup::Fixed(RouteId(door.route as u32)),
                 claim: Claim::All,
             });

@@ -79,7 +79,7 @@ fn who_was_not_called_is_not_asked() {
     };
     let handlers = (0..1_000).map(|number| sleeper(10 + number)).collect();
     let routings = (0..1_000).map(|id| ListenerRouting {
-        id,
+        id: ListenerId::new(id),
         lookup: Lookup::Fixed(RouteId(id as u32)),
         claim: Claim::All,
     });
@@ -120,7 +120,11 @@ fn who_was_not_called_is_not_asked() {
     let mut sockets = NoSockets;
     for (now, listener) in [(0, 5), (0, 500), (1, 7)] {
         dispatcher.set_time(Time(now));
-        dispatcher.dispatch(listener, &Batch::new(&[train], &[]), &mut sockets);
+        dispatcher.dispatch(
+            LocalListener::new(listener),
+            &Batch::new(&[train], &[]),
+            &mut sockets,
+        );
     }
     assert_eq!(
         (dispatcher.deadline(), asked.swap(0, Ordering::Relaxed)),

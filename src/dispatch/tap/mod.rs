@@ -18,7 +18,7 @@ pub(super) use self::page::TapSource;
 pub use self::page::{Direction, TapCounts, TapPage, View};
 use self::page::{Pages, TapSample, VERDICTS_MAX};
 use super::handler::{Batch, Drops, HandlerId, Names, UpstreamId};
-use super::id::LocalListener;
+use super::id::{ListenerId, LocalListener};
 use super::outbox::{Outbox, Reply};
 use super::verdict::DropReason;
 use crate::datagram::{Envelope, Region, Train};
@@ -191,7 +191,7 @@ impl Taps {
         upstream: Option<UpstreamId>,
         batch: &Batch<'_>,
         outbox: &Outbox,
-        listener_of: impl Fn(LocalListener) -> u32,
+        listener_of: impl Fn(LocalListener) -> ListenerId,
     ) {
         let passed = passed_back(handler, batch.trains(), outbox);
         let listener = passed.map(|(local, _)| listener_of(local));

@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use super::filter::AddressFilter;
 use super::*;
 use crate::datagram::Span;
-use crate::dispatch::id::RouteId;
+use crate::dispatch::id::{ListenerId, RouteId};
 use crate::dispatch::random::Random;
 use crate::dispatch::verdict::Verdict;
 
@@ -43,7 +43,7 @@ fn train(envelope: Envelope, offset: u32, len: u32, segment: u16) -> Train {
 fn received(route: Result<Option<RouteId>, DropReason>) -> TapSource {
     TapSource {
         direction: Direction::Request,
-        listener: Some(3),
+        listener: Some(ListenerId::new(3)),
         route,
         upstream: None,
     }
@@ -149,7 +149,7 @@ fn records_tell_what_became_of_each() {
         assert_eq!(view.payload, &arena[offset..offset + view.payload.len()]);
         assert_eq!(
             (view.record.listener, view.record.upstream),
-            (Some(3), None)
+            (Some(ListenerId::new(3)), None)
         );
     }
     assert_eq!(

@@ -118,7 +118,7 @@ pub(crate) fn write_datagram(line: &mut Vec<u8>, view: &View<'_>) -> io::Result<
         "listener",
         record
             .listener
-            .and_then(|id| names.listeners.get(id as usize)),
+            .and_then(|id| names.listeners.get(id.index())),
     )?;
     optional(
         line,
@@ -182,7 +182,7 @@ mod tests {
     use crate::datagram::{Envelope, Region, Span, Train};
     use crate::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
     use crate::dispatch::handler::{Batch, Context, Handler, HandlerId, Names, SocketTable};
-    use crate::dispatch::id::{RouteId, UpstreamId};
+    use crate::dispatch::id::{ListenerId, LocalListener, RouteId, UpstreamId};
     use crate::dispatch::outbox::UpstreamSocketId;
     use crate::dispatch::reply_policy::ReplyFilter;
     use crate::dispatch::tap::{Tap, TapId};
@@ -218,7 +218,7 @@ mod tests {
     fn lines_read_back() {
         let handlers: Vec<Box<dyn Handler>> = vec![Box::new(Picky)];
         let routings = vec![ListenerRouting {
-            id: 0,
+            id: ListenerId::new(0),
             lookup: Lookup::Fixed(RouteId(0)),
             claim: Claim::All,
         }];
@@ -265,7 +265,11 @@ mod tests {
         };
         dispatcher.taps().begin_turn(5);
         let trains = [train(6), train(7), train(0)];
-        dispatcher.dispatch(0, &Batch::new(&trains, arena), &mut NoUpstreams);
+        dispatcher.dispatch(
+            LocalListener::new(0),
+            &Batch::new(&trains, arena),
+            &mut NoUpstreams,
+        );
         assert!(dispatcher.end_turn());
         let mut lines = Vec::new();
         pages.try_iter().for_each(|page| {
