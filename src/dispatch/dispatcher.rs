@@ -436,12 +436,7 @@ impl Dispatcher {
             if place == 0 {
                 std::mem::swap(&mut self.common, &mut self.drops);
             } else {
-                let drops = &self.drops.0;
-                self.common.0.retain(|dropped| {
-                    drops
-                        .binary_search_by_key(&dropped.0, |drop| drop.0)
-                        .is_ok()
-                });
+                self.common.intersect(&self.drops);
             }
         }
         self.ledger.routes[route.0 as usize].batch(batch.len(), &self.common.0);

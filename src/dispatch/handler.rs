@@ -239,6 +239,16 @@ pub struct Names {
 #[derive(Debug, Default)]
 pub struct Drops(pub(super) Vec<(u32, DropReason)>);
 
+impl Drops {
+    /// Removes the datagrams that `others` does not hold, too. The reasons that remain are those of this list.
+    pub(super) fn intersect(&mut self, others: &Drops) {
+        self.0.retain(|(index, _)| {
+            let found = others.0.binary_search_by_key(index, |(index, _)| *index);
+            found.is_ok()
+        });
+    }
+}
+
 /// What a handler may use during a call.
 pub struct Context<'a> {
     pub(super) outbox: &'a mut Outbox,

@@ -147,3 +147,17 @@ fn who_was_not_called_is_not_asked() {
     }
     assert_eq!(asked.load(Ordering::Relaxed), 4);
 }
+
+/// Of two handlers' drops, the intersection holds the datagrams that both dropped, with the first handler's reasons.
+#[test]
+fn what_all_handlers_dropped() {
+    let of = |places: &[u32], reason| Drops(places.iter().map(|place| (*place, reason)).collect());
+    let mut common = of(&[0, 2, 3, 7], DropReason::SinkFull);
+    common.intersect(&of(&[1, 2, 7, 8], DropReason::Discarded));
+    assert_eq!(
+        common.0,
+        [(2, DropReason::SinkFull), (7, DropReason::SinkFull)]
+    );
+    common.intersect(&Drops::default());
+    assert_eq!(common.0, []);
+}
