@@ -9,7 +9,9 @@ use std::sync::Arc;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam_channel::{Receiver, unbounded};
 use udispatch::datagram::{Envelope, Region, Span, Train};
-use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
+use udispatch::dispatch::dispatcher::{
+    Claim, Dispatcher, DispatcherParts, ListenerRouting, Lookup,
+};
 use udispatch::dispatch::handler::{Batch, Context, Handler, HandlerId, Names, SocketTable};
 use udispatch::dispatch::id::{ListenerId, LocalListener, UpstreamId};
 use udispatch::dispatch::outbox::UpstreamSocketId;
@@ -52,15 +54,15 @@ fn dispatcher() -> Dispatcher {
     }];
     let handlers: Vec<Box<dyn Handler>> = vec![Box::new(Nothing)];
     let (reply_filter, names) = (Arc::new(ReplyFilter::default()), Arc::new(Names::default()));
-    Dispatcher::new(
-        routings,
-        vec![vec![HandlerId(0)]],
+    Dispatcher::new(DispatcherParts {
+        listeners: routings,
+        routes: vec![vec![HandlerId(0)]],
         handlers,
         reply_filter,
         names,
-        1,
-        0,
-    )
+        listener_total: 1,
+        upstream_total: 0,
+    })
 }
 
 /// Somebody looks on.

@@ -13,7 +13,9 @@ use crossbeam_channel::{Receiver as Jobs, Sender, bounded, unbounded};
 use udispatch::config::Config;
 use udispatch::config::kind::{BuildContext, BuildError, OpenedUpstream};
 use udispatch::datagram::{Envelope, Region, Span, Train};
-use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
+use udispatch::dispatch::dispatcher::{
+    Claim, Dispatcher, DispatcherParts, ListenerRouting, Lookup,
+};
 use udispatch::dispatch::handler::{Batch, HandlerId, Names};
 use udispatch::dispatch::id::{ListenerId, LocalListener, UpstreamId};
 use udispatch::dispatch::limit::Limit;
@@ -242,15 +244,15 @@ fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, UpstreamS
         ..Names::default()
     };
     (
-        Dispatcher::new(
-            routings,
+        Dispatcher::new(DispatcherParts {
+            listeners: routings,
             routes,
             handlers,
-            Arc::new(reply_filter),
-            Arc::new(names),
-            1,
-            upstreams,
-        ),
+            reply_filter: Arc::new(reply_filter),
+            names: Arc::new(names),
+            listener_total: 1,
+            upstream_total: upstreams,
+        }),
         bench.upstream_sockets,
     )
 }

@@ -54,40 +54,52 @@ pub struct Dispatcher {
     latency: Option<LatencyProbe>,
 }
 
+/// What a dispatcher is made of.
+pub struct DispatcherParts {
+    /// The listeners of the worker, by local number.
+    pub listeners: Vec<ListenerRouting>,
+    /// The handlers of each route, by route number.
+    pub routes: Vec<Vec<HandlerId>>,
+    /// The handlers, by handler number.
+    pub handlers: Vec<Box<dyn Handler>>,
+    /// The addresses that no handler may reply to.
+    pub reply_filter: Arc<ReplyFilter>,
+    /// The names for the numbers in what the dispatcher reports.
+    pub names: Arc<Names>,
+    /// The number of listeners in the whole configuration.
+    pub listener_total: usize,
+    /// The number of upstreams in the whole configuration.
+    pub upstream_total: usize,
+}
+
 impl Dispatcher {
-    /// Creates a dispatcher with an empty ledger. `listener_total` and `upstream_total` count the listeners and
-    /// upstreams of the whole configuration.
-    pub fn new(
-        listeners: Vec<ListenerRouting>,
-        routes: Vec<Vec<HandlerId>>,
-        handlers: Vec<Box<dyn Handler>>,
-        reply_filter: Arc<ReplyFilter>,
-        names: Arc<Names>,
-        listener_total: usize,
-        upstream_total: usize,
-    ) -> Dispatcher {
-        let ledger = Ledger::new(listener_total, routes.len(), handlers.len(), upstream_total);
-        let (drops, common) = (Drops::default(), Drops::default());
-        let (outbox, touched) = (Outbox::default(), Vec::new());
-        let timers = Timers::new(handlers.len());
-        let taps = Taps::new(Arc::clone(&names));
-        let (expectations, latency) = (Vec::new(), None);
-        Dispatcher {
+    /// Creates a dispatcher with an empty ledger.
+    pub fn new(parts: DispatcherParts) -> Dispatcher {
+        let DispatcherParts {
             listeners,
             routes,
-            expectations,
             handlers,
             reply_filter,
             names,
+            listener_total,
+            upstream_total,
+        } = parts;
+        Dispatcher {
+            expectations: Vec::new(),
             now: Time::default(),
-            outbox,
-            ledger,
-            drops,
-            common,
-            touched,
-            timers,
-            taps,
-            latency,
+            outbox: Outbox::default(),
+            ledger: Ledger::new(listener_total, routes.len(), handlers.len(), upstream_total),
+            drops: Drops::default(),
+            common: Drops::default(),
+            touched: Vec::new(),
+            timers: Timers::new(handlers.len()),
+            taps: Taps::new(Arc::clone(&names)),
+            latency: None,
+            listeners,
+            routes,
+            handlers,
+            reply_filter,
+            names,
         }
     }
 
@@ -186,7 +198,8 @@ impl Dispatcher {
             .batch(batch.len(), &self.drops.0);
         if !self.taps.is_empty() {
             self.taps.note(to, &self.drops);
-            let (upstream, listeners) = (sockets.upstream(socket), &self.listeners);
+            let upstream = sockets.upstream(socket);
+            let listeners = &self.listeners;
             self.taps
                 .take_reply(to, upstream, batch, &self.outbox, |listener| {
                     listeners[listener.index()].id

@@ -5,7 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use udispatch::config::kind::{BuildContext, BuildError, OpenedUpstream};
-use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
+use udispatch::dispatch::dispatcher::{
+    Claim, Dispatcher, DispatcherParts, ListenerRouting, Lookup,
+};
 use udispatch::dispatch::handler::{HandlerId, Names, SocketTable};
 use udispatch::dispatch::id::{ListenerId, UpstreamId};
 use udispatch::dispatch::outbox::UpstreamSocketId;
@@ -250,15 +252,15 @@ pub fn build(scenario: &Scenario, ground: &Rc<RefCell<Ground>>) -> Vec<Worker> {
             Arc::clone(&names),
             scenario.doors.len(),
         );
-        let dispatcher = Dispatcher::new(
-            routings.collect(),
+        let dispatcher = Dispatcher::new(DispatcherParts {
+            listeners: routings.collect(),
             routes,
             handlers,
             reply_filter,
             names,
-            doors,
-            upstreams,
-        );
+            listener_total: doors,
+            upstream_total: upstreams,
+        });
         Worker { dispatcher, ways }
     };
     (0..scenario.workers).map(build).collect()

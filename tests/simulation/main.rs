@@ -21,7 +21,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, unbounded};
 use udispatch::config::kind::{BuildContext, BuildError, OpenedUpstream};
 use udispatch::datagram::Train;
-use udispatch::dispatch::dispatcher::{Dispatcher, ListenerRouting};
+use udispatch::dispatch::dispatcher::{Dispatcher, DispatcherParts, ListenerRouting};
 use udispatch::dispatch::handler::{Batch, SocketTable};
 use udispatch::dispatch::id::{ListenerId, LocalListener, UpstreamId};
 use udispatch::dispatch::outbox::UpstreamSocketId;
@@ -320,15 +320,15 @@ fn build(world: &World, sockets: &[Socket], worker: usize) -> Worker {
         .map(|route| route.handlers.clone())
         .collect();
     let count = handlers.len();
-    let dispatcher = Dispatcher::new(
-        routings,
+    let dispatcher = Dispatcher::new(DispatcherParts {
+        listeners: routings,
         routes,
         handlers,
-        Arc::clone(&world.plan.reply_filter),
-        Arc::clone(&world.plan.names),
-        world.plan.listeners.len(),
-        bench.sockets.len(),
-    );
+        reply_filter: Arc::clone(&world.plan.reply_filter),
+        names: Arc::clone(&world.plan.names),
+        listener_total: world.plan.listeners.len(),
+        upstream_total: bench.sockets.len(),
+    });
     let printers = (0..count)
         .map(|handler| bench.jobs.remove(&handler).map(Printer::new))
         .collect();

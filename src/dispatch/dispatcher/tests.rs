@@ -85,15 +85,15 @@ fn who_was_not_called_is_not_asked() {
     });
     let routes = (0..1_000).map(|number| vec![HandlerId(number)]).collect();
     let (reply_filter, names) = (Arc::new(ReplyFilter::default()), Arc::new(Names::default()));
-    let mut dispatcher = Dispatcher::new(
-        routings.collect(),
+    let mut dispatcher = Dispatcher::new(DispatcherParts {
+        listeners: routings.collect(),
         routes,
         handlers,
         reply_filter,
         names,
-        1_000,
-        0,
-    );
+        listener_total: 1_000,
+        upstream_total: 0,
+    });
     assert_eq!(
         (dispatcher.deadline(), asked.swap(0, Ordering::Relaxed)),
         (None, 1_000)

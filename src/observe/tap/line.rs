@@ -180,7 +180,9 @@ mod tests {
 
     use super::*;
     use crate::datagram::{Envelope, Region, Span, Train};
-    use crate::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
+    use crate::dispatch::dispatcher::{
+        Claim, Dispatcher, DispatcherParts, ListenerRouting, Lookup,
+    };
     use crate::dispatch::handler::{Batch, Context, Handler, HandlerId, Names, SocketTable};
     use crate::dispatch::id::{ListenerId, LocalListener, RouteId, UpstreamId};
     use crate::dispatch::outbox::UpstreamSocketId;
@@ -230,15 +232,15 @@ mod tests {
             ..Names::default()
         };
         let routes = vec![vec![HandlerId(0)]];
-        let mut dispatcher = Dispatcher::new(
-            routings,
+        let mut dispatcher = Dispatcher::new(DispatcherParts {
+            listeners: routings,
             routes,
             handlers,
-            Arc::new(ReplyFilter::default()),
-            Arc::new(names),
-            1,
-            0,
-        );
+            reply_filter: Arc::new(ReplyFilter::default()),
+            names: Arc::new(names),
+            listener_total: 1,
+            upstream_total: 0,
+        });
         let (reader, pages) = unbounded();
         let tap = Tap::new(TapId(1), Arc::default(), 65_535, reader, Arc::default());
         dispatcher.taps().add(tap);

@@ -7,7 +7,7 @@ use crossbeam_channel::Receiver;
 use crate::config::Config;
 use crate::config::kind::{BuildContext, BuildError, HandlerSpec, OpenedUpstream, Upstream};
 use crate::datagram::{Datagram, Envelope, Region, Span, Train};
-use crate::dispatch::dispatcher::{Dispatcher, ListenerRouting};
+use crate::dispatch::dispatcher::{Dispatcher, DispatcherParts, ListenerRouting};
 use crate::dispatch::handler::{Batch, Handler, HandlerId, SocketTable};
 use crate::dispatch::id::{ListenerId, LocalListener, UpstreamId};
 use crate::dispatch::ledger::Tally;
@@ -60,15 +60,15 @@ impl<'a> DryRun<'a> {
             .iter()
             .map(|route| route.handlers.clone())
             .collect();
-        let dispatcher = Dispatcher::new(
-            vec![listener],
+        let dispatcher = Dispatcher::new(DispatcherParts {
+            listeners: vec![listener],
             routes,
             handlers,
-            Arc::clone(&plan.reply_filter),
-            Arc::clone(&plan.names),
-            1,
-            plan.upstreams.iter().len(),
-        );
+            reply_filter: Arc::clone(&plan.reply_filter),
+            names: Arc::clone(&plan.names),
+            listener_total: 1,
+            upstream_total: plan.upstreams.iter().len(),
+        });
         Ok(DryRun {
             config,
             plan,
