@@ -1,7 +1,6 @@
 //! The state that a forwarder exports to its replacement, and its import. It consists of sessions with their source
 //! ports, ports in quarantine, the round-robin position, and the health of each upstream.
 
-use super::config::{Choice, Spread};
 use super::stateful::Stateful;
 use super::upstream_set::UpstreamSet;
 use crate::dispatch::handler::Context;
@@ -151,20 +150,7 @@ impl Stateful {
         {
             return None;
         }
-        match (
-            self.upstreams.settings.choice,
-            self.upstreams.settings.spread,
-        ) {
-            (Choice::One(_), Spread::Session) => {
-                let shadow = self
-                    .upstreams
-                    .shadows
-                    .iter()
-                    .position(|shadow| *shadow == place);
-                Some(shadow.map_or(0, |at| 1 + at))
-            }
-            _ => Some(place),
-        }
+        Some(self.upstreams.fanout.leg_of(place, &self.upstreams.shadows))
     }
 }
 

@@ -1,6 +1,7 @@
 //! `forward`: sends datagrams to all upstreams or to a picked one, and sends replies back to the client.
 
 pub mod config;
+mod fanout;
 mod flow_hash;
 mod handover;
 mod shadow;

@@ -6,7 +6,8 @@ mod replies;
 
 use std::sync::Arc;
 
-use super::config::{Choice, Replies, Spread};
+use super::config::Replies;
+use super::fanout::Fanout;
 use super::shadow::{Comparison, Outcomes};
 use super::source_ports::SourcePorts;
 use super::upstream_set::UpstreamSet;
@@ -63,10 +64,9 @@ impl Stateful {
         } else {
             limits.unreplied
         };
-        let legs = match (upstreams.settings.choice, upstreams.settings.spread) {
-            (Choice::One(_), Spread::Session) => 1 + upstreams.shadows.len(),
-            _ => upstreams.handles.len(),
-        };
+        let legs = upstreams
+            .fanout
+            .legs(upstreams.handles.len(), upstreams.shadows.len());
         let lifetimes = Lifetimes {
             idle: limits.idle,
             unreplied,
@@ -160,7 +160,7 @@ impl Stateful {
         ttl: Option<u8>,
         cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
-        if self.upstreams.is_plain && self.upstreams.settings.spread == Spread::Session {
+        if self.upstreams.is_plain && self.upstreams.fanout != Fanout::PerDatagram {
             return self.pass_piece(id, train, batch, ttl, cx);
         }
         for (at, datagram) in (index..).zip(train.pieces()) {
@@ -179,29 +179,12 @@ impl Stateful {
         ttl: Option<u8>,
         cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
-        match (
-            self.upstreams.settings.choice,
-            self.upstreams.settings.spread,
-        ) {
-            (Choice::One(_), Spread::Session) if self.upstreams.pool.is_all_alive() => {}
-            (Choice::One(_), Spread::Session) => self.renew_choice(id, train, batch, cx)?,
-            (Choice::One(_), Spread::Datagram) => {
-                let source_ports = &self.source_ports;
-                let place = self
-                    .upstreams
-                    .pick(train, batch, |place| source_ports.sessions(place))
-                    .ok_or(DropReason::NoUpstream)?;
-                let socket = self.leg(id, place, cx)?;
-                for shadow in 0..self.upstreams.shadows.len() {
-                    let shadow = self.upstreams.shadows[shadow];
-                    if let Some(socket) = self.table.legs(id)[shadow] {
-                        // Losses of a shadow are counted in the shadow's own row.
-                        let _ = self.pass_leg(socket, shadow, train, batch, ttl, cx);
-                    }
-                }
-                return self.pass_leg(socket, place, train, batch, ttl, cx);
+        match self.upstreams.fanout {
+            Fanout::PerDatagram => return self.pass_to_picked(id, train, batch, ttl, cx),
+            Fanout::PerSession if !self.upstreams.pool.is_all_alive() => {
+                self.renew_choice(id, train, batch, cx)?;
             }
-            (Choice::All, _) => {}
+            Fanout::PerSession | Fanout::All => {}
         }
         let mut passed = Err(DropReason::NoUpstream);
         for leg in 0..self.opening.len() {
@@ -218,6 +201,31 @@ impl Stateful {
             }
         }
         passed
+    }
+
+    /// Forwards a datagram to the upstream that is picked for it, and to the shadows.
+    fn pass_to_picked(
+        &mut self,
+        id: SessionId,
+        train: &Train,
+        batch: &Batch<'_>,
+        ttl: Option<u8>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), DropReason> {
+        let source_ports = &self.source_ports;
+        let place = self
+            .upstreams
+            .pick(train, batch, |place| source_ports.sessions(place))
+            .ok_or(DropReason::NoUpstream)?;
+        let socket = self.leg(id, place, cx)?;
+        for at in 0..self.upstreams.shadows.len() {
+            let shadow = self.upstreams.shadows[at];
+            if let Some(socket) = self.table.legs(id)[shadow] {
+                // Losses of a shadow are counted in the shadow's own row.
+                let _ = self.pass_leg(socket, shadow, train, batch, ttl, cx);
+            }
+        }
+        self.pass_leg(socket, place, train, batch, ttl, cx)
     }
 
     fn pass_leg(

@@ -1,6 +1,6 @@
 //! Forwarding without sessions: each datagram goes to a picked upstream, or to all of them, and no reply comes back.
 
-use super::config::{Choice, Spread};
+use super::fanout::Fanout;
 use super::upstream_set::UpstreamSet;
 use crate::dispatch::handler::{Batch, Context, Forwarding, Handler, Trouble, UpstreamId};
 use crate::dispatch::id::UpstreamSocketId;
@@ -21,10 +21,7 @@ impl Stateless {
     ///
     /// In debug builds, if the settings ask for sessions.
     pub fn new(upstreams: UpstreamSet) -> Stateless {
-        debug_assert!(
-            upstreams.settings.spread == Spread::Datagram
-                || upstreams.settings.choice == Choice::All
-        );
+        debug_assert_ne!(upstreams.fanout, Fanout::PerSession);
         Stateless { upstreams }
     }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::config::{Choice, HashOn, Settings};
+use super::fanout::Fanout;
 use super::flow_hash::key_of;
 use super::upstream_handle::UpstreamHandle;
 use crate::datagram::{Envelope, Train};
@@ -21,6 +22,8 @@ use crate::dispatch::verdict::{DropReason, Verdict};
 pub struct UpstreamSet {
     /// Checked settings of the handler.
     pub settings: Arc<Settings>,
+    /// How the datagrams of a client spread over the upstreams.
+    pub fanout: Fanout,
     /// The upstreams, in the order of the file.
     pub handles: Vec<UpstreamHandle>,
     /// The upstreams to pick from: all but the shadows, which are never fit.
@@ -38,8 +41,9 @@ pub struct UpstreamSet {
 impl UpstreamSet {
     /// Combines the parts, and derives from the settings whether passive health applies.
     pub fn new(settings: Arc<Settings>, handles: Vec<UpstreamHandle>, pool: Pool) -> UpstreamSet {
+        let fanout = Fanout::of(&settings);
         let has_passive_health =
-            settings.monitor.probe.is_none() && handles.len() > 1 && settings.choice != Choice::All;
+            settings.monitor.probe.is_none() && handles.len() > 1 && fanout != Fanout::All;
         let upstream_options = settings.upstream_options.iter().enumerate();
         let shadows = upstream_options
             .filter(|(_, options)| options.shadow)
@@ -49,6 +53,7 @@ impl UpstreamSet {
         UpstreamSet {
             passive_health: has_passive_health
                 .then(|| vec![PassiveHealth::default(); handles.len()]),
+            fanout,
             shadows,
             is_plain,
             is_whole: is_plain && stays_together(&settings),
@@ -104,37 +109,42 @@ impl UpstreamSet {
         ttl: Option<u8>,
         cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
-        let passed = match self.settings.choice {
-            Choice::All => {
-                let mut passed = Err(DropReason::NoUpstream);
-                for (place, handle) in self.handles.iter_mut().enumerate() {
-                    if !self.pool.is_fit_for_all(place) {
-                        continue;
-                    }
-                    let got = handle.pass(handle.socket, train, batch, ttl, cx);
-                    // Losses of a shadow are counted in the shadow's own row.
-                    if !self.settings.upstream_options[place].shadow {
-                        passed = passed.or(got);
-                    }
-                }
-                return passed;
+        if self.fanout == Fanout::All {
+            return self.pass_to_all(train, batch, ttl, cx);
+        }
+        let picked = self
+            .pick(train, batch, |_| 0)
+            .ok_or(DropReason::NoUpstream)?;
+        let handle = &mut self.handles[picked];
+        let passed = handle.pass(handle.socket, train, batch, ttl, cx);
+        for &shadow in &self.shadows {
+            if self.pool.is_fit_for_all(shadow) {
+                let handle = &mut self.handles[shadow];
+                // Losses of a shadow are counted in the shadow's own row.
+                let _ = handle.pass(handle.socket, train, batch, ttl, cx);
             }
-            Choice::One(_) => {
-                let place = self
-                    .pick(train, batch, |_| 0)
-                    .ok_or(DropReason::NoUpstream)?;
-                let handle = &mut self.handles[place];
-                handle.pass(handle.socket, train, batch, ttl, cx)
+        }
+        passed
+    }
+
+    /// Forwards a train or a datagram to all upstreams that are fit for it, and copies it to the shadows.
+    fn pass_to_all(
+        &mut self,
+        train: &Train,
+        batch: &Batch<'_>,
+        ttl: Option<u8>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), DropReason> {
+        let mut passed = Err(DropReason::NoUpstream);
+        for (place, handle) in self.handles.iter_mut().enumerate() {
+            if !self.pool.is_fit_for_all(place) {
+                continue;
             }
-        };
-        for &shadow in self
-            .shadows
-            .iter()
-            .filter(|shadow| self.pool.is_fit_for_all(**shadow))
-        {
-            let handle = &mut self.handles[shadow];
+            let got = handle.pass(handle.socket, train, batch, ttl, cx);
             // Losses of a shadow are counted in the shadow's own row.
-            let _ = handle.pass(handle.socket, train, batch, ttl, cx);
+            if !self.settings.upstream_options[place].shadow {
+                passed = passed.or(got);
+            }
         }
         passed
     }
