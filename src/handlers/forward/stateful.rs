@@ -2,12 +2,12 @@
 //! own source port at its upstream, so replies that arrive there belong to its client.
 
 mod opening;
+mod passing;
 mod replies;
 
 use std::sync::Arc;
 
 use super::config::Replies;
-use super::fanout::Fanout;
 use super::shadow::{Comparison, Outcomes};
 use super::source_ports::SourcePorts;
 use super::upstream_set::UpstreamSet;
@@ -24,7 +24,7 @@ use crate::dispatch::sessions::quota::Quota;
 use crate::dispatch::sessions::{Lifetimes, SessionId, SessionKey, Sessions, prefix_of};
 use crate::dispatch::time::Time;
 use crate::dispatch::upstream_event::UpstreamEvent;
-use crate::dispatch::verdict::{DropReason, Verdict};
+use crate::dispatch::verdict::DropReason;
 
 /// Sessions that one call of `on_time` ends at most; the rest follows in the next calls.
 const ENDS_MAX: usize = 512;
@@ -148,154 +148,6 @@ impl Stateful {
         self.upstreams.settings.replies == Replies::None
             || (cx.permit(envelope, &reply_policy).is_ok()
                 && !self.upstreams.is_upstream(envelope.src))
-    }
-
-    /// Forwards a train of a session; as a whole if no upstream counts single datagrams.
-    fn pass_on(
-        &mut self,
-        id: SessionId,
-        train: &Train,
-        index: u32,
-        batch: &Batch<'_>,
-        ttl: Option<u8>,
-        cx: &mut Context<'_>,
-    ) -> Result<(), DropReason> {
-        if self.upstreams.is_plain && self.upstreams.fanout != Fanout::PerDatagram {
-            return self.pass_piece(id, train, batch, ttl, cx);
-        }
-        for (at, datagram) in (index..).zip(train.pieces()) {
-            if let Err(reason) = self.pass_piece(id, &datagram, batch, ttl, cx) {
-                cx.verdict(at, Verdict::Dropped(reason));
-            }
-        }
-        Ok(())
-    }
-
-    fn pass_piece(
-        &mut self,
-        id: SessionId,
-        train: &Train,
-        batch: &Batch<'_>,
-        ttl: Option<u8>,
-        cx: &mut Context<'_>,
-    ) -> Result<(), DropReason> {
-        match self.upstreams.fanout {
-            Fanout::PerDatagram => return self.pass_to_picked(id, train, batch, ttl, cx),
-            Fanout::PerSession if !self.upstreams.pool.is_all_alive() => {
-                self.renew_choice(id, train, batch, cx)?;
-            }
-            Fanout::PerSession | Fanout::All => {}
-        }
-        let mut passed = Err(DropReason::NoUpstream);
-        for leg in 0..self.opening.len() {
-            let Some(socket) = self.table.legs(id)[leg] else {
-                continue;
-            };
-            let Some(place) = self.source_ports.place(socket) else {
-                continue;
-            };
-            let got = self.pass_leg(socket, place, train, batch, ttl, cx);
-            // Losses of a shadow are counted in the shadow's own row.
-            if !self.upstreams.settings.upstream_options[place].shadow {
-                passed = passed.or(got);
-            }
-        }
-        passed
-    }
-
-    /// Forwards a datagram to the upstream that is picked for it, and to the shadows.
-    fn pass_to_picked(
-        &mut self,
-        id: SessionId,
-        train: &Train,
-        batch: &Batch<'_>,
-        ttl: Option<u8>,
-        cx: &mut Context<'_>,
-    ) -> Result<(), DropReason> {
-        let source_ports = &self.source_ports;
-        let place = self
-            .upstreams
-            .pick(train, batch, |place| source_ports.sessions(place))
-            .ok_or(DropReason::NoUpstream)?;
-        let socket = self.leg(id, place, cx)?;
-        for at in 0..self.upstreams.shadows.len() {
-            let shadow = self.upstreams.shadows[at];
-            if let Some(socket) = self.table.legs(id)[shadow] {
-                // Losses of a shadow are counted in the shadow's own row.
-                let _ = self.pass_leg(socket, shadow, train, batch, ttl, cx);
-            }
-        }
-        self.pass_leg(socket, place, train, batch, ttl, cx)
-    }
-
-    fn pass_leg(
-        &mut self,
-        socket: UpstreamSocketId,
-        place: usize,
-        train: &Train,
-        batch: &Batch<'_>,
-        ttl: Option<u8>,
-        cx: &mut Context<'_>,
-    ) -> Result<(), DropReason> {
-        self.upstreams.handles[place].pass(socket, train, batch, ttl, cx)?;
-        self.source_ports.requested(socket, train.datagrams());
-        self.upstreams.requested(place, train.datagrams(), cx.now());
-        Ok(())
-    }
-
-    /// Returns the session's socket to an upstream, and leases one if the session has none yet.
-    fn leg(
-        &mut self,
-        id: SessionId,
-        place: usize,
-        cx: &mut Context<'_>,
-    ) -> Result<UpstreamSocketId, DropReason> {
-        if let Some(socket) = self.table.legs(id)[place] {
-            return Ok(socket);
-        }
-        let socket = self.source_ports.lease(place, cx)?;
-        self.source_ports.assign(socket, id);
-        self.table.legs(id)[place] = Some(socket);
-        Ok(socket)
-    }
-
-    /// Moves a session whose upstream has died to another one, if another one is alive.
-    fn renew_choice(
-        &mut self,
-        id: SessionId,
-        train: &Train,
-        batch: &Batch<'_>,
-        cx: &mut Context<'_>,
-    ) -> Result<(), DropReason> {
-        let Some(socket) = self.table.legs(id)[0] else {
-            return Err(DropReason::NoUpstream);
-        };
-        let Some(place) = self.source_ports.place(socket) else {
-            return Err(DropReason::NoUpstream);
-        };
-        // If no upstream is alive, the present one is as good as any. Another pick would also advance the round-robin
-        // position.
-        if self.upstreams.pool.members()[place].alive || self.upstreams.pool.is_fit(place) {
-            return Ok(());
-        }
-        let source_ports = &self.source_ports;
-        let Some(other) = self
-            .upstreams
-            .pick(train, batch, |place| source_ports.sessions(place))
-        else {
-            return Ok(());
-        };
-        if other == place || !self.upstreams.pool.members()[other].alive {
-            return Ok(());
-        }
-        let new = self.source_ports.lease(other, cx)?;
-        self.source_ports.assign(new, id);
-        self.table.legs(id)[0] = Some(new);
-        let seen = self.table.get(id).seen;
-        // Thousands of sessions may move at once, and the dead upstream does not need the ports that they leave.
-        self.source_ports.spoil(socket);
-        self.source_ports.release(socket, seen, cx);
-        Ok(())
     }
 
     fn end(&mut self, id: SessionId, cause: Cause, cx: &mut Context<'_>) {
