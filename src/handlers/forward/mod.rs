@@ -4,6 +4,7 @@ pub mod config;
 mod fanout;
 mod flow_hash;
 mod handover;
+mod outgoing;
 mod shadow;
 mod source_ports;
 mod stateful;

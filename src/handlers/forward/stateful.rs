@@ -8,6 +8,7 @@ mod replies;
 use std::sync::Arc;
 
 use super::config::Replies;
+use super::outgoing::Outgoing;
 use super::shadow::{Comparison, Outcomes};
 use super::source_ports::SourcePorts;
 use super::upstream_set::UpstreamSet;
@@ -89,6 +90,11 @@ impl Stateful {
         }
     }
 
+    /// Number of sockets that a session may have.
+    fn legs(&self) -> usize {
+        self.opening.len()
+    }
+
     fn on_request(&mut self, train: &Train, index: u32, batch: &Batch<'_>, cx: &mut Context<'_>) {
         if let Err(reason) = self.request(train, index, batch, cx) {
             cx.drop_run(index, train.datagrams(), reason);
@@ -103,7 +109,12 @@ impl Stateful {
         cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
         let envelope = &train.envelope;
-        let ttl = self.upstreams.damp(envelope)?;
+        let outgoing = Outgoing {
+            train,
+            index,
+            batch,
+            ttl: self.upstreams.damp(envelope)?,
+        };
         let key = SessionKey {
             client: envelope.src,
             local: envelope.local,
@@ -113,10 +124,10 @@ impl Stateful {
             Some(id) => id,
             None if !self.may_reply(envelope, cx) => {
                 self.counts.one_way += u64::from(train.datagrams());
-                self.upstreams.pass_on(train, index, batch, ttl, cx);
+                self.upstreams.pass_on(&outgoing, cx);
                 return Ok(());
             }
-            None => self.open(key, train, batch, cx)?,
+            None => self.open(key, &outgoing, cx)?,
         };
         let session = self.table.get_mut(id);
         session.seen = cx.now();
@@ -125,14 +136,14 @@ impl Stateful {
         session.listener = cx.listener();
         session.requests = session.requests.saturating_add(train.datagrams());
         session.winner = None;
-        session.ttl = ttl;
+        session.ttl = outgoing.ttl;
         let is_last = self
             .upstreams
             .settings
             .limits
             .requests_max
             .is_some_and(|max| session.requests >= max);
-        let passed = self.pass_on(id, train, index, batch, ttl, cx);
+        let passed = self.pass_on(id, &outgoing, cx);
         if is_last {
             self.table.unbind(id);
         }
@@ -157,7 +168,7 @@ impl Stateful {
             session.is_assured,
             prefix_of(session.key.client.ip()),
         );
-        for leg in 0..self.opening.len() {
+        for leg in 0..self.legs() {
             if let Some(socket) = self.table.legs(id)[leg].take() {
                 self.source_ports.release(socket, seen, cx);
             }

@@ -1,6 +1,7 @@
 //! Forwarding without sessions: each datagram goes to a picked upstream, or to all of them, and no reply comes back.
 
 use super::fanout::Fanout;
+use super::outgoing::Outgoing;
 use super::upstream_set::UpstreamSet;
 use crate::dispatch::handler::{Batch, Context, Forwarding, Handler, Trouble, UpstreamId};
 use crate::dispatch::id::UpstreamSocketId;
@@ -30,12 +31,19 @@ impl Handler for Stateless {
     fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
         let mut index = 0;
         for train in batch.trains() {
-            let datagrams = train.datagrams();
             match self.upstreams.damp(&train.envelope) {
-                Ok(ttl) => self.upstreams.pass_on(train, index, batch, ttl, cx),
-                Err(reason) => cx.drop_run(index, datagrams, reason),
+                Ok(ttl) => {
+                    let outgoing = Outgoing {
+                        train,
+                        index,
+                        batch,
+                        ttl,
+                    };
+                    self.upstreams.pass_on(&outgoing, cx);
+                }
+                Err(reason) => cx.drop_run(index, train.datagrams(), reason),
             }
-            index += datagrams;
+            index += train.datagrams();
         }
     }
 

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::config::{Sample, UpstreamOptions};
+use super::outgoing::Outgoing;
 use crate::config::kind::OpenedUpstream;
 use crate::config::upstream::{SendFrom, Upstream};
-use crate::datagram::Train;
-use crate::dispatch::handler::{Batch, Context, UpstreamId};
+use crate::dispatch::handler::{Context, UpstreamId};
 use crate::dispatch::id::UpstreamSocketId;
 use crate::dispatch::proxy_header::{HEADER_MAX_BYTES, proxy_v2};
 use crate::dispatch::rate::RateLimit;
@@ -89,8 +89,7 @@ impl UpstreamHandle {
         self.sample.is_none() && self.rate.is_none() && !self.proxy && !self.keeps_source
     }
 
-    /// Forwards a train through `socket`. Unless this handle is plain, the train must be a single datagram. `ttl` is
-    /// the damped TTL.
+    /// Forwards a train through `socket`. Unless this handle is plain, the train must be a single datagram.
     ///
     /// # Errors
     ///
@@ -100,27 +99,24 @@ impl UpstreamHandle {
     pub fn pass(
         &mut self,
         socket: UpstreamSocketId,
-        train: &Train,
-        batch: &Batch<'_>,
-        ttl: Option<u8>,
+        outgoing: &Outgoing<'_>,
         cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
-        let ttl = self.ttl(ttl)?;
+        let ttl = self.ttl(outgoing.ttl)?;
         if self.is_plain() {
-            cx.forward(socket, train, ttl);
+            cx.forward(socket, outgoing.train, ttl);
             return Ok(());
         }
-        self.pass_one(socket, train, batch, ttl, cx)
+        self.pass_one(socket, &Outgoing { ttl, ..*outgoing }, cx)
     }
 
     fn pass_one(
         &mut self,
         socket: UpstreamSocketId,
-        train: &Train,
-        batch: &Batch<'_>,
-        ttl: Option<u8>,
+        outgoing: &Outgoing<'_>,
         cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
+        let mut train = *outgoing.train;
         debug_assert_eq!(train.datagrams(), 1, "samples and rates count datagrams");
         if self.sample.as_mut().is_some_and(|sampler| !sampler.takes()) {
             self.skipped += 1;
@@ -130,15 +126,15 @@ impl UpstreamHandle {
             self.skipped += 1;
             return Err(DropReason::RateLimit);
         }
-        let mut train = *train;
         if self.proxy {
             let mut header = [0; HEADER_MAX_BYTES];
             let used = proxy_v2(train.envelope.src, train.envelope.dst, &mut header);
-            train.span = cx.keep_parts([&header[..used], batch.bytes(train.span)])?;
+            train.span = cx.keep_parts([&header[..used], outgoing.bytes()])?;
         }
-        match self.keeps_source {
-            true => cx.keep_source(socket, &train, ttl),
-            false => cx.forward(socket, &train, ttl),
+        if self.keeps_source {
+            cx.keep_source(socket, &train, outgoing.ttl);
+        } else {
+            cx.forward(socket, &train, outgoing.ttl);
         }
         Ok(())
     }

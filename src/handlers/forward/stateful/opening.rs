@@ -1,30 +1,28 @@
 //! How a session begins: its place in the quota, its upstream, and its source ports.
 
 use super::{Cause, Stateful};
-use crate::datagram::Train;
-use crate::dispatch::handler::{Batch, Context};
+use crate::dispatch::handler::Context;
 use crate::dispatch::sessions::{SessionId, SessionKey, prefix_of};
 use crate::dispatch::verdict::DropReason;
 use crate::handlers::forward::fanout::Fanout;
+use crate::handlers::forward::outgoing::Outgoing;
 use crate::handlers::forward::shadow::Comparison;
 
 impl Stateful {
     pub(super) fn open(
         &mut self,
         key: SessionKey,
-        train: &Train,
-        batch: &Batch<'_>,
+        outgoing: &Outgoing<'_>,
         cx: &mut Context<'_>,
     ) -> Result<SessionId, DropReason> {
         let prefix = prefix_of(key.client.ip());
         self.take_place(prefix, cx)?;
-        if let Err(reason) = self.lease_legs(train, batch, cx) {
+        if let Err(reason) = self.lease_legs(outgoing, cx) {
             self.quota.give_back(prefix);
             return Err(reason);
         }
-        let id = self
-            .table
-            .insert(key, cx.listener(), train.envelope.interface, cx.now());
+        let interface = outgoing.train.envelope.interface;
+        let id = self.table.insert(key, cx.listener(), interface, cx.now());
         for (leg, socket) in self.table.legs(id).iter_mut().zip(&mut self.opening) {
             *leg = socket.take();
             if let Some(socket) = leg {
@@ -61,8 +59,7 @@ impl Stateful {
     /// Leases the first sockets of a new session: to the picked upstream or to all of them, and to the shadows.
     fn lease_legs(
         &mut self,
-        train: &Train,
-        batch: &Batch<'_>,
+        outgoing: &Outgoing<'_>,
         cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
         match self.upstreams.fanout {
@@ -72,7 +69,7 @@ impl Stateful {
                 let source_ports = &self.source_ports;
                 let place = self
                     .upstreams
-                    .pick(train, batch, |place| source_ports.sessions(place))
+                    .pick(outgoing, |place| source_ports.sessions(place))
                     .ok_or(DropReason::NoUpstream)?;
                 self.opening[0] = Some(self.source_ports.lease(place, cx)?);
             }
@@ -91,7 +88,7 @@ impl Stateful {
     /// Leases a socket to each upstream that is fit for it. It succeeds if at least one can be leased.
     fn lease_all(&mut self, cx: &mut Context<'_>) -> Result<(), DropReason> {
         let mut leased = Err(DropReason::NoUpstream);
-        for place in 0..self.opening.len() {
+        for place in 0..self.legs() {
             if !self.upstreams.pool.is_fit_for_all(place)
                 || self.upstreams.settings.upstream_options[place].shadow
             {

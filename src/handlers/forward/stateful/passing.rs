@@ -1,59 +1,61 @@
 //! How a request of a session goes out: to which upstreams, and through which of the session's sockets.
 
 use super::Stateful;
-use crate::datagram::Train;
-use crate::dispatch::handler::{Batch, Context};
+use crate::dispatch::handler::Context;
 use crate::dispatch::id::UpstreamSocketId;
 use crate::dispatch::sessions::SessionId;
-use crate::dispatch::verdict::{DropReason, Verdict};
+use crate::dispatch::verdict::DropReason;
 use crate::handlers::forward::fanout::Fanout;
+use crate::handlers::forward::outgoing::Outgoing;
 
 impl Stateful {
     /// Forwards a train of a session; as a whole if no upstream counts single datagrams.
     pub(super) fn pass_on(
         &mut self,
         id: SessionId,
-        train: &Train,
-        index: u32,
-        batch: &Batch<'_>,
-        ttl: Option<u8>,
+        outgoing: &Outgoing<'_>,
         cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
         if self.upstreams.is_plain && self.upstreams.fanout != Fanout::PerDatagram {
-            return self.pass_piece(id, train, batch, ttl, cx);
+            return self.pass_piece(id, outgoing, cx);
         }
-        for (at, datagram) in (index..).zip(train.pieces()) {
-            if let Err(reason) = self.pass_piece(id, &datagram, batch, ttl, cx) {
-                cx.verdict(at, Verdict::Dropped(reason));
-            }
-        }
+        outgoing.pass_singly(cx, |datagram, cx| self.pass_piece(id, datagram, cx));
         Ok(())
     }
 
     fn pass_piece(
         &mut self,
         id: SessionId,
-        train: &Train,
-        batch: &Batch<'_>,
-        ttl: Option<u8>,
+        outgoing: &Outgoing<'_>,
         cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
         match self.upstreams.fanout {
-            Fanout::PerDatagram => return self.pass_to_picked(id, train, batch, ttl, cx),
+            Fanout::PerDatagram => return self.pass_to_picked(id, outgoing, cx),
             Fanout::PerSession if !self.upstreams.pool.is_all_alive() => {
-                self.renew_choice(id, train, batch, cx)?;
+                self.renew_choice(id, outgoing, cx)?;
             }
             Fanout::PerSession | Fanout::All => {}
         }
+        self.pass_to_legs(id, outgoing, cx)
+    }
+
+    /// Forwards a train or a datagram through each socket of the session. It succeeds if at least one upstream, other
+    /// than a shadow, accepts it.
+    fn pass_to_legs(
+        &mut self,
+        id: SessionId,
+        outgoing: &Outgoing<'_>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), DropReason> {
         let mut passed = Err(DropReason::NoUpstream);
-        for leg in 0..self.opening.len() {
+        for leg in 0..self.legs() {
             let Some(socket) = self.table.legs(id)[leg] else {
                 continue;
             };
             let Some(place) = self.source_ports.place(socket) else {
                 continue;
             };
-            let got = self.pass_leg(socket, place, train, batch, ttl, cx);
+            let got = self.pass_leg(socket, place, outgoing, cx);
             // Losses of a shadow are counted in the shadow's own row.
             if !self.upstreams.settings.upstream_options[place].shadow {
                 passed = passed.or(got);
@@ -66,39 +68,36 @@ impl Stateful {
     fn pass_to_picked(
         &mut self,
         id: SessionId,
-        train: &Train,
-        batch: &Batch<'_>,
-        ttl: Option<u8>,
+        outgoing: &Outgoing<'_>,
         cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
         let source_ports = &self.source_ports;
         let place = self
             .upstreams
-            .pick(train, batch, |place| source_ports.sessions(place))
+            .pick(outgoing, |place| source_ports.sessions(place))
             .ok_or(DropReason::NoUpstream)?;
         let socket = self.leg(id, place, cx)?;
         for at in 0..self.upstreams.shadows.len() {
             let shadow = self.upstreams.shadows[at];
             if let Some(socket) = self.table.legs(id)[shadow] {
                 // Losses of a shadow are counted in the shadow's own row.
-                let _ = self.pass_leg(socket, shadow, train, batch, ttl, cx);
+                let _ = self.pass_leg(socket, shadow, outgoing, cx);
             }
         }
-        self.pass_leg(socket, place, train, batch, ttl, cx)
+        self.pass_leg(socket, place, outgoing, cx)
     }
 
     fn pass_leg(
         &mut self,
         socket: UpstreamSocketId,
         place: usize,
-        train: &Train,
-        batch: &Batch<'_>,
-        ttl: Option<u8>,
+        outgoing: &Outgoing<'_>,
         cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
-        self.upstreams.handles[place].pass(socket, train, batch, ttl, cx)?;
-        self.source_ports.requested(socket, train.datagrams());
-        self.upstreams.requested(place, train.datagrams(), cx.now());
+        self.upstreams.handles[place].pass(socket, outgoing, cx)?;
+        let datagrams = outgoing.train.datagrams();
+        self.source_ports.requested(socket, datagrams);
+        self.upstreams.requested(place, datagrams, cx.now());
         Ok(())
     }
 
@@ -122,8 +121,7 @@ impl Stateful {
     fn renew_choice(
         &mut self,
         id: SessionId,
-        train: &Train,
-        batch: &Batch<'_>,
+        outgoing: &Outgoing<'_>,
         cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
         let Some(socket) = self.table.legs(id)[0] else {
@@ -140,7 +138,7 @@ impl Stateful {
         let source_ports = &self.source_ports;
         let Some(other) = self
             .upstreams
-            .pick(train, batch, |place| source_ports.sessions(place))
+            .pick(outgoing, |place| source_ports.sessions(place))
         else {
             return Ok(());
         };
