@@ -17,7 +17,7 @@ impl UpstreamSet {
                 place: number::to_u16(place),
                 is_alive: self.pool.members()[place].alive,
                 passive_health: self.health_of(place),
-                earned: handle.earned(),
+                earned: handle.admission.earned(),
             };
         let upstreams = self.handles.iter().enumerate().map(upstream).collect();
         SavedState {
@@ -32,7 +32,7 @@ impl UpstreamSet {
         for left in &saved.upstreams {
             let place = usize::from(left.place);
             if place < self.handles.len() {
-                self.handles[place].restore_earned(left.earned);
+                self.handles[place].admission.restore_earned(left.earned);
                 self.restore_health(place, left.passive_health);
                 self.pool
                     .change(place, |member| member.alive = left.is_alive);

@@ -163,11 +163,9 @@ impl Stateful {
 
     fn end(&mut self, id: SessionId, cause: Cause, cx: &mut Context<'_>) {
         let session = self.table.get(id);
-        let (seen, is_assured, prefix) = (
-            session.seen,
-            session.is_assured,
-            prefix_of(session.key.client.ip()),
-        );
+        let seen = session.seen;
+        let is_assured = session.is_assured;
+        let prefix = prefix_of(session.key.client.ip());
         for leg in 0..self.legs() {
             if let Some(socket) = self.table.legs(id)[leg].take() {
                 self.source_ports.release(socket, seen, cx);

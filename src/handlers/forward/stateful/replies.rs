@@ -40,7 +40,9 @@ impl Stateful {
         }
         session.seen = cx.now();
         session.replies = session.replies.saturating_add(train.datagrams());
-        let (listener, key, interface) = (session.listener, session.key, session.interface);
+        let listener = session.listener;
+        let key = session.key;
+        let interface = session.interface;
         // As for `echo`, the TTL of a reply is the request's less one, so that a loop of replies ends. A TTL from the
         // file applies to upstreams only.
         let ttl = session
@@ -63,10 +65,8 @@ impl Stateful {
         let Some(each) = self.upstreams.settings.limits.replies_max else {
             return false;
         };
-        let (source_ports, upstream_options) = (
-            &self.source_ports,
-            &self.upstreams.settings.upstream_options,
-        );
+        let source_ports = &self.source_ports;
+        let upstream_options = &self.upstreams.settings.upstream_options;
         let outstanding = self
             .table
             .legs(id)
