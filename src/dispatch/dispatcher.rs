@@ -19,7 +19,7 @@ use super::route_table::RouteId;
 use super::saved_state::SavedState;
 use super::sessions::page::{SessionCursor, SessionPage, Wanted};
 use super::sink::SinkCounts;
-use super::tap::{self, Direction, Taps};
+use super::tap::{self, Direction, TapSource, Taps};
 use super::time::Time;
 use super::timers::Timers;
 use super::upstream_event::UpstreamEvent;
@@ -198,12 +198,15 @@ impl Dispatcher {
             .batch(batch.len(), &self.drops.0);
         if !self.taps.is_empty() {
             self.taps.note(to, &self.drops);
-            let upstream = sockets.upstream(socket);
-            let listeners = &self.listeners;
-            self.taps
-                .take_reply(to, upstream, batch, &self.outbox, |listener| {
-                    listeners[listener.index()].id
-                });
+            let passed = tap::passed_back(to, batch.trains(), &self.outbox);
+            let source = TapSource {
+                direction: Direction::Reply,
+                listener: passed.map(|(local, _)| self.listeners[local.index()].id),
+                route: Ok(None),
+                upstream: sockets.upstream(socket),
+            };
+            let reply = passed.map(|(_, reply)| reply);
+            self.taps.take_reply(source, batch, reply);
         }
     }
 
@@ -467,8 +470,8 @@ impl Dispatcher {
 }
 
 /// Describes to the taps what a listener received.
-fn received(listener: ListenerId, route: Result<Option<RouteId>, DropReason>) -> tap::TapSource {
-    tap::TapSource {
+fn received(listener: ListenerId, route: Result<Option<RouteId>, DropReason>) -> TapSource {
+    TapSource {
         direction: Direction::Request,
         listener: Some(listener),
         route,

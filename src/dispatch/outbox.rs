@@ -39,6 +39,19 @@ pub struct Reply {
     pub handler: HandlerId,
 }
 
+impl Reply {
+    /// Addresses a parcel of `handler` to the source of a datagram.
+    pub fn to_source(envelope: &Envelope, parcel: Parcel, handler: HandlerId) -> Reply {
+        Reply {
+            parcel,
+            to: envelope.src,
+            from: envelope.local,
+            interface: envelope.interface,
+            handler,
+        }
+    }
+}
+
 /// A parcel of one datagram that leaves with the address and port of its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
@@ -90,49 +103,41 @@ impl Outbox {
             && train.span.len <= COPY_MAX_BYTES
             && train.span.region == Region::Arena;
         if last != NONE && is_short && self.scratch.len() < SCRATCH_MAX_BYTES {
-            return self.join(socket, last, train.span, ttl, arena);
+            let span = self.copy_beside(train.span, arena);
+            let segment = 0;
+            return self.join(socket, last, Parcel { span, segment, ttl });
         }
         split(train, |span, segment| {
             self.send(socket, Parcel { span, segment, ttl })
         });
     }
 
-    /// Puts a short datagram next to the one before it, so that one segmented send can take both.
+    /// Copies a short datagram behind what was copied before. A datagram for several sockets is copied once.
     #[inline]
-    fn join(
-        &mut self,
-        socket: UpstreamSocketId,
-        last: u32,
-        span: Span,
-        ttl: Option<u8>,
-        arena: &[u8],
-    ) {
-        let copy = match self.copied {
-            Some((source, copy)) if source == span => copy,
-            _ => {
-                let offset = number::to_u32(self.scratch.len());
-                self.scratch.extend_from_slice(
-                    &arena[span.offset as usize..(span.offset + span.len) as usize],
-                );
-                let copy = Span {
-                    region: Region::Scratch,
-                    offset,
-                    len: span.len,
-                };
-                self.copied = Some((span, copy));
-                copy
-            }
+    fn copy_beside(&mut self, span: Span, arena: &[u8]) -> Span {
+        if let Some((source, copy)) = self.copied
+            && source == span
+        {
+            return copy;
+        }
+        let copy = Span {
+            region: Region::Scratch,
+            offset: number::to_u32(self.scratch.len()),
+            len: span.len,
         };
+        let bytes = &arena[span.offset as usize..(span.offset + span.len) as usize];
+        self.scratch.extend_from_slice(bytes);
+        self.copied = Some((span, copy));
+        copy
+    }
+
+    /// Appends a parcel of one datagram to a socket. If it lies next to the socket's `last` one, one segmented send can
+    /// take both.
+    #[inline]
+    fn join(&mut self, socket: UpstreamSocketId, last: u32, parcel: Parcel) {
         let tail = &mut self.parcels[last as usize].0;
-        if tail.ttl != ttl || !tail.extend(copy) {
-            self.send(
-                socket,
-                Parcel {
-                    span: copy,
-                    segment: 0,
-                    ttl,
-                },
-            );
+        if tail.ttl != parcel.ttl || !tail.extend(parcel.span) {
+            self.send(socket, parcel);
         }
     }
 
@@ -171,38 +176,6 @@ impl Outbox {
         }
     }
 
-    /// Sends a span back to the source of a datagram, through the listener that received it.
-    pub fn reply(
-        &mut self,
-        listener: LocalListener,
-        handler: HandlerId,
-        envelope: &Envelope,
-        span: Span,
-        ttl: Option<u8>,
-    ) {
-        let parcel = Parcel {
-            span,
-            segment: 0,
-            ttl,
-        };
-        let Envelope {
-            src,
-            local,
-            interface,
-            ..
-        } = *envelope;
-        self.push_reply(
-            listener,
-            Reply {
-                parcel,
-                to: src,
-                from: local,
-                interface,
-                handler,
-            },
-        );
-    }
-
     /// Passes a train of replies on to a client, through the listener that received the client's request.
     pub fn pass_back(&mut self, listener: LocalListener, train: &Train, mut reply: Reply) {
         split(train, |span, segment| {
@@ -211,11 +184,12 @@ impl Outbox {
                 segment,
                 ..reply.parcel
             };
-            self.push_reply(listener, reply);
+            self.reply(listener, reply);
         });
     }
 
-    fn push_reply(&mut self, listener: LocalListener, reply: Reply) {
+    /// Sends a reply through the listener that received the request.
+    pub fn reply(&mut self, listener: LocalListener, reply: Reply) {
         if self.replies.len() <= listener.index() {
             self.replies.resize(listener.index() + 1, Vec::new());
         }

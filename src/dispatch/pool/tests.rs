@@ -24,7 +24,12 @@ fn pool(members: &[Member], pick: Pick) -> Pool {
         ..*member
     };
     let members: Vec<Member> = members.iter().zip(&names).map(named).collect();
-    Pool::new(members, pick, true, Some(Arc::new(Maglev::new(&names))), 1)
+    let rule = PickRule {
+        pick,
+        fail_open: true,
+        maglev: Some(Arc::new(Maglev::new(&names))),
+    };
+    Pool::new(members, rule, 1)
 }
 
 fn picks(pool: &mut Pool, count: u64) -> Vec<u64> {
@@ -90,7 +95,7 @@ fn fitness() {
             0,
             "{pick:?}: nobody is alive, so all may, but for who drains"
         );
-        pool.fail_open = false;
+        pool.rule.fail_open = false;
         pool.plan();
         assert_eq!(pool.pick(|| 1, |_| 0), None);
     }

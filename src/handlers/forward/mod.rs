@@ -28,7 +28,7 @@ use crate::config::kind::{
 use crate::datagram::Datagram;
 use crate::dispatch::handler::Handler;
 use crate::dispatch::maglev::{Maglev, hash_bytes};
-use crate::dispatch::pool::{Member, Pick, Pool};
+use crate::dispatch::pool::{Member, Pick, PickRule, Pool};
 use crate::dispatch::rate::RateLimit;
 use crate::dispatch::sessions::quota::Quota;
 use crate::dispatch::time::nanoseconds;
@@ -139,7 +139,12 @@ impl Forward {
             Pick::RoundRobin
         };
         let maglev = (pick == Pick::Hash && members.len() > 1).then(|| self.maglev());
-        Pool::new(members, pick, self.settings.fail_open, maglev, seed)
+        let rule = PickRule {
+            pick,
+            fail_open: self.settings.fail_open,
+            maglev,
+        };
+        Pool::new(members, rule, seed)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Cause, Stateful};
 use crate::datagram::Train;
-use crate::dispatch::handler::{Batch, Context};
+use crate::dispatch::handler::{Batch, Context, ReplyPath};
 use crate::dispatch::id::UpstreamSocketId;
 use crate::dispatch::sessions::SessionId;
 use crate::dispatch::verdict::DropReason;
@@ -40,15 +40,18 @@ impl Stateful {
         }
         session.seen = cx.now();
         session.replies = session.replies.saturating_add(train.datagrams());
-        let listener = session.listener;
-        let key = session.key;
-        let interface = session.interface;
+        let path = ReplyPath {
+            listener: session.listener,
+            to: session.key.client,
+            from: session.key.local,
+            interface: session.interface,
+        };
         // As for `echo`, the TTL of a reply is the request's less one, so that a loop of replies ends. A TTL from the
         // file applies to upstreams only.
         let ttl = session
             .ttl
             .filter(|_| self.upstreams.settings.reply_policy.ttl.is_none());
-        cx.pass_back(listener, train, key.client, key.local, interface, ttl);
+        cx.pass_back(&path, train, ttl);
         self.table.assure(id);
         if !self.upstreams.shadows.is_empty() {
             self.compare(id, None, train, batch);
