@@ -28,7 +28,7 @@ use udispatch::net::receive::Receiver;
 use udispatch::net::socket::{ListenerOptions, bind_listener};
 use udispatch::net::upstream::UpstreamSocketOptions;
 use udispatch::worker::flush::{FlushSockets, Flusher};
-use udispatch::worker::listener::Listener;
+use udispatch::worker::listener::{Listener, ListenerParts};
 use udispatch::worker::upstream_sockets::{UpstreamSockets, UpstreamTarget};
 use udispatch::worker::worker_state::SocketSlot;
 
@@ -466,18 +466,17 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
         bind_listener("0.0.0.0:0".parse().expect("an address"), &options).expect("a listener");
     let port = socket.local_addr().expect("its address").port();
     // Routes have a port of their own; what the kernel chose is only where the client sends.
-    let slot = SocketSlot {
-        listener: ListenerId::new(0),
-        index: 0,
-    };
-    let listener = Listener::new(
-        slot,
-        socket,
-        "0.0.0.0:5000".parse().expect("an address"),
+    let parts = ListenerParts {
+        slot: SocketSlot {
+            listener: ListenerId::new(0),
+            index: 0,
+        },
+        address: "0.0.0.0:5000".parse().expect("an address"),
         options,
-        true,
-        false,
-    );
+        receives_source: true,
+        is_late: false,
+    };
+    let listener = Listener::new(socket, parts);
     let (sender, jobs) = bounded(1_024);
     let mut listeners = [listener];
     let (mut dispatcher, mut sockets) =

@@ -15,7 +15,7 @@ use crate::net::errno;
 use crate::net::multicast;
 use crate::net::socket::{self, ListenerOptions};
 use crate::plan::{ListenerPlan, Plan, Role};
-use crate::worker::listener::Listener;
+use crate::worker::listener::{Listener, ListenerParts};
 use crate::worker::worker_state::SocketSlot;
 
 /// Refuses to start beside a socket of another program. A port that this daemon already holds cannot have one
@@ -154,14 +154,14 @@ impl<'a> SocketAssigner<'a> {
 
     fn push(&mut self, worker: usize, slot: SocketSlot, socket: UdpSocket, is_late: bool) {
         let planned = &self.plan.listeners[slot.listener.index()];
-        self.bound[worker].push(Listener::new(
+        let parts = ListenerParts {
             slot,
-            socket,
-            planned.address,
-            options(self.daemon, planned),
-            planned.needs.source,
+            address: planned.address,
+            options: options(self.daemon, planned),
+            receives_source: planned.needs.source,
             is_late,
-        ));
+        };
+        self.bound[worker].push(Listener::new(socket, parts));
     }
 
     /// Locks the new sockets. Existing sockets belong to the other process until it has handed them over.
