@@ -188,10 +188,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn with_datagram<T>(payload: &[u8], act: impl Fn(&Datagram<'_>) -> T) -> T {
-        let (src, dst) = (
-            "192.0.2.1:9999".parse().unwrap(),
-            "[2001:db8::1]:53".parse().unwrap(),
-        );
+        let src = "192.0.2.1:9999".parse().unwrap();
+        let dst = "[2001:db8::1]:53".parse().unwrap();
         let envelope = Envelope {
             src,
             dst,

@@ -67,9 +67,11 @@ impl SocketTable for NoSockets {
 /// deadline.
 #[test]
 fn who_was_not_called_is_not_asked() {
-    let (asked, called) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let asked = Arc::new(AtomicU32::new(0));
+    let called = Arc::new(AtomicU32::new(0));
     let sleeper = |every| {
-        let (asked, called) = (Arc::clone(&asked), Arc::clone(&called));
+        let asked = Arc::clone(&asked);
+        let called = Arc::clone(&called);
         Box::new(Sleeper {
             every,
             deadline: None,
@@ -84,7 +86,8 @@ fn who_was_not_called_is_not_asked() {
         claim: Claim::All,
     });
     let routes = (0..1_000).map(|number| vec![HandlerId(number)]).collect();
-    let (reply_filter, names) = (Arc::new(ReplyFilter::default()), Arc::new(Names::default()));
+    let reply_filter = Arc::new(ReplyFilter::default());
+    let names = Arc::new(Names::default());
     let mut dispatcher = Dispatcher::new(DispatcherParts {
         listeners: routings.collect(),
         routes,

@@ -132,7 +132,8 @@ impl TapPage {
     }
 
     fn write(&mut self, sample: &TapSample<'_>, payload: &[u8]) {
-        let (bytes, verdicts) = (self.bytes.len(), self.verdicts.len());
+        let bytes = self.bytes.len();
+        let verdicts = self.verdicts.len();
         self.bytes.extend_from_slice(payload);
         self.verdicts.extend(sample.verdicts());
         let TapSource {
