@@ -380,6 +380,43 @@ impl Recovery {
     }
 }
 
+/// The results of one batch so far.
+struct Transmission<'a> {
+    /// The messages of the batch, as runs of items.
+    runs: &'a [Run],
+    /// Number of runs that are settled.
+    settled: usize,
+    /// Number of items of the settled runs.
+    items: usize,
+    recovery: Recovery,
+    settle: &'a mut dyn FnMut(usize, Sent),
+}
+
+impl Transmission<'_> {
+    /// Settles the next `count` runs.
+    fn settle_next(&mut self, count: usize, sent: impl Fn(&Run) -> Sent) {
+        for run in &self.runs[self.settled..self.settled + count] {
+            (self.settle)(self.items, sent(run));
+            self.items += run.parcels;
+        }
+        self.settled += count;
+        self.recovery.is_retried = false;
+    }
+
+    /// Decides what follows a failed send call of the next run. Returns whether its datagrams are to be sent one by one.
+    fn fail_next(&mut self, error: &io::Error, send_socket: &mut SendSocket) -> bool {
+        let errno = error.raw_os_error().unwrap_or(0);
+        let segment = self.runs[self.settled].segment;
+        match self.recovery.judge(error, segment, send_socket) {
+            Step::Retry => {}
+            Step::Report => (self.settle)(self.items, Sent::Reported(errno)),
+            Step::Refuse => self.settle_next(1, |run| Sent::Refused(errno, run.datagrams)),
+            Step::Split => return true,
+        }
+        false
+    }
+}
+
 /// Sends a whole batch. Each refusal is classified: the message is retried, counted as refused, or, if segments were
 /// refused, returned. `settle` gets the index of the first item of the run that a result concerns. Returns the number
 /// of settled items.
@@ -389,44 +426,28 @@ fn transmit(
     runs: &[Run],
     settle: &mut dyn FnMut(usize, Sent),
 ) -> (usize, Option<io::Error>) {
-    let mut first = 0;
-    let mut done = 0;
-    let mut recovery = Recovery {
+    let recovery = Recovery {
         is_renewed: send_socket.renew_if_doubted(),
         ..Recovery::default()
     };
+    let mut transmission = Transmission {
+        runs,
+        settled: 0,
+        items: 0,
+        recovery,
+        settle,
+    };
     if let Some(errno) = send_socket.unreachable() {
-        for run in runs {
-            settle(done, Sent::Refused(errno, run.datagrams));
-            done += run.parcels;
-        }
-        return (done, None);
+        transmission.settle_next(runs.len(), |run| Sent::Refused(errno, run.datagrams));
     }
-    while let Some(run) = runs.get(first) {
-        let error = match batch.send(send_socket.socket(), first) {
-            Ok(sent) => {
-                for run in &runs[first..first + sent] {
-                    settle(done, Sent::Taken(run.datagrams));
-                    done += run.parcels;
-                }
-                first += sent;
-                recovery.is_retried = false;
-                continue;
+    while transmission.settled < runs.len() {
+        match batch.send(send_socket.socket(), transmission.settled) {
+            Ok(sent) => transmission.settle_next(sent, |run| Sent::Taken(run.datagrams)),
+            Err(error) if transmission.fail_next(&error, send_socket) => {
+                return (transmission.items, Some(error));
             }
-            Err(error) => error,
-        };
-        let errno = error.raw_os_error().unwrap_or(0);
-        match recovery.judge(&error, run.segment, send_socket) {
-            Step::Retry => {}
-            Step::Report => settle(done, Sent::Reported(errno)),
-            Step::Split => return (done, Some(error)),
-            Step::Refuse => {
-                settle(done, Sent::Refused(errno, run.datagrams));
-                done += run.parcels;
-                first += 1;
-                recovery.is_retried = false;
-            }
+            Err(_) => {}
         }
     }
-    (done, None)
+    (transmission.items, None)
 }
