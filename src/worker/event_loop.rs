@@ -7,6 +7,7 @@
 
 mod commands;
 mod handover;
+mod replies;
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,8 +21,8 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::command::{Command, Handle};
 use super::flush::{FlushSockets, Flusher};
-use super::listener::{self, Listener};
-use super::upstream_sockets::{Ready, TOKENS, UpstreamSockets};
+use super::listener::Listener;
+use super::upstream_sockets::{TOKENS, UpstreamSockets};
 use crate::datagram::Train;
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::handler::{Batch, HandlerId};
@@ -29,7 +30,7 @@ use crate::dispatch::id::{LocalListener, UpstreamSocketId};
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::time::{Time, nanoseconds};
 use crate::net::errno::{self, ReceiveError};
-use crate::net::receive::{LONG_BYTES, Receiver, SLOTS};
+use crate::net::receive::{Receiver, SLOTS};
 
 /// Events that one poll call can return; further events wait for the next call.
 const EVENTS_MAX: usize = 256;
@@ -265,18 +266,6 @@ impl Worker {
         timeout
     }
 
-    /// Runs turns for the upstream sockets that were ready at the call.
-    fn take_replies(&mut self) {
-        let mut sockets = self.upstream_sockets.ready();
-        // Some may have been closed since they were queued. Closed sockets are skipped.
-        while sockets > 0 && self.upstream_sockets.ready() > 0 && !self.is_over() {
-            sockets = sockets.saturating_sub(self.reply_turn(sockets.min(SOCKETS_PER_TURN)));
-            if !self.commands.is_empty() {
-                self.obey();
-            }
-        }
-    }
-
     /// Makes one receive call for one listener, dispatches what it returned, and flushes once.
     fn turn(&mut self, listener: LocalListener) -> After {
         let asked = self.listeners[listener.index()].trains_max;
@@ -338,62 +327,6 @@ impl Worker {
                 self.dispatcher.refuse(listener, reason, &batch);
             }
         }
-    }
-
-    /// Reads at most `sockets_max` upstream sockets, dispatches the replies, and flushes once. Returns the number of
-    /// sockets read.
-    fn reply_turn(&mut self, sockets_max: usize) -> usize {
-        if !self.dispatcher.taps().is_empty() {
-            self.dispatcher.taps().begin_turn(time_of_day_ns());
-        }
-        let looked = self.receive_replies(sockets_max);
-        for (socket, errno) in self.reports.drain(..) {
-            self.upstream_sockets
-                .report(socket, errno, self.dispatcher.sending().1);
-        }
-        self.trains.clear();
-        let mut was_long = false;
-        for slot in self.receiver.slots() {
-            was_long |= slot.len >= LONG_BYTES;
-            self.trains.push(listener::reply_train(&slot));
-        }
-        self.dispatcher.set_time(self.now());
-        let mut rest = &self.trains[..];
-        for (socket, handler, count) in &self.replies {
-            let (trains, after) = rest.split_at(*count);
-            let batch = &Batch::new(trains, self.receiver.arena());
-            self.dispatcher
-                .reply(*handler, *socket, batch, &mut self.upstream_sockets);
-            rest = after;
-        }
-        self.flush();
-        if was_long {
-            self.receiver.release();
-        }
-        looked
-    }
-
-    /// Reads at most `sockets_max` upstream sockets into one arena. Returns the number of sockets read.
-    fn receive_replies(&mut self, sockets_max: usize) -> usize {
-        self.receiver.begin(false);
-        self.replies.clear();
-        let mut looked = 0;
-        while looked < sockets_max && self.receiver.room() > 0 {
-            let Some(ready) = self.upstream_sockets.next_ready() else {
-                break;
-            };
-            looked += 1;
-            let Ready {
-                id: socket,
-                handler,
-                ..
-            } = ready;
-            if let Some(count) = ready.receive(&mut self.receiver, &mut self.reports) {
-                self.replies.push((socket, handler, count));
-                self.upstream_sockets.had(socket, count);
-            }
-        }
-        looked
     }
 
     /// Sends what the turn left in the outbox, and notifies handlers of send failures on their sockets.
