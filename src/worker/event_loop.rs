@@ -253,7 +253,7 @@ impl Worker {
             let Some(listener) = self.ready.pop_front() else {
                 break;
             };
-            match self.turn(listener) {
+            match self.request_turn(listener) {
                 After::Drained => {
                     self.is_ready[listener.index()] = false;
                     continue;
@@ -267,16 +267,16 @@ impl Worker {
     }
 
     /// Makes one receive call for one listener, dispatches what it returned, and flushes once.
-    fn turn(&mut self, listener: LocalListener) -> After {
+    fn request_turn(&mut self, listener: LocalListener) -> After {
         let asked = self.listeners[listener.index()].trains_max;
         let is_tapped = !self.dispatcher.taps().is_empty();
-        if let Some(after) = self.receive(listener, is_tapped) {
+        if let Some(after) = self.receive_requests(listener, is_tapped) {
             return after;
         }
         if is_tapped {
             self.dispatcher.taps().begin_turn(time_of_day_ns());
         }
-        self.gather_trains(listener);
+        self.gather_requests(listener);
         self.dispatcher.set_time(self.now());
         let batch = Batch::new(&self.trains, self.receiver.arena());
         self.dispatcher
@@ -293,7 +293,7 @@ impl Worker {
     }
 
     /// Makes one receive call. If it returned nothing, returns what remains to be done for the listener.
-    fn receive(&mut self, listener: LocalListener, is_tapped: bool) -> Option<After> {
+    fn receive_requests(&mut self, listener: LocalListener, is_tapped: bool) -> Option<After> {
         let from = &self.listeners[listener.index()];
         // A tap shows the source even if no handler needs it.
         let receives_source = from.receives_source || is_tapped;
@@ -314,7 +314,7 @@ impl Worker {
     }
 
     /// Makes trains of what a listener received. Those that cannot be handled are counted as dropped.
-    fn gather_trains(&mut self, listener: LocalListener) {
+    fn gather_requests(&mut self, listener: LocalListener) {
         self.trains.clear();
         let from = &mut self.listeners[listener.index()];
         for slot in self.receiver.slots() {

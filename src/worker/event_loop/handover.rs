@@ -27,7 +27,7 @@ impl Worker {
             if turn_away(socket).is_err() {
                 let _ = close_door(socket);
             }
-            while self.turn(local) == After::More && Instant::now() < until {}
+            while self.request_turn(local) == After::More && Instant::now() < until {}
             // The drops of the other listeners are counted by the worker that inherits them.
             let drops = self.listeners[local.index()].new_kernel_drops();
             self.dispatcher.listener_count(local).kernel_drops += drops;

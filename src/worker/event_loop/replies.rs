@@ -26,25 +26,10 @@ impl Worker {
             self.dispatcher.taps().begin_turn(time_of_day_ns());
         }
         let looked = self.receive_replies(sockets_max);
-        for (socket, errno) in self.reports.drain(..) {
-            self.upstream_sockets
-                .report(socket, errno, self.dispatcher.sending().1);
-        }
-        self.trains.clear();
-        let mut was_long = false;
-        for slot in self.receiver.slots() {
-            was_long |= slot.len >= LONG_BYTES;
-            self.trains.push(listener::reply_train(&slot));
-        }
+        self.report_errors();
+        let was_long = self.gather_replies();
         self.dispatcher.set_time(self.now());
-        let mut rest = &self.trains[..];
-        for (socket, handler, count) in &self.replies {
-            let (trains, after) = rest.split_at(*count);
-            let batch = &Batch::new(trains, self.receiver.arena());
-            self.dispatcher
-                .reply(*handler, *socket, batch, &mut self.upstream_sockets);
-            rest = after;
-        }
+        self.dispatch_replies();
         self.flush();
         if was_long {
             self.receiver.release();
@@ -73,5 +58,36 @@ impl Worker {
             }
         }
         looked
+    }
+
+    /// Counts the ICMP errors that the reads found, and records them for the handlers.
+    fn report_errors(&mut self) {
+        for (socket, errno) in self.reports.drain(..) {
+            self.upstream_sockets
+                .report(socket, errno, self.dispatcher.sending().1);
+        }
+    }
+
+    /// Makes trains of what the upstream sockets received. Returns whether one of them was long.
+    fn gather_replies(&mut self) -> bool {
+        self.trains.clear();
+        let mut was_long = false;
+        for slot in self.receiver.slots() {
+            was_long |= slot.len >= LONG_BYTES;
+            self.trains.push(listener::reply_train(&slot));
+        }
+        was_long
+    }
+
+    /// Gives each handler the replies of its sockets.
+    fn dispatch_replies(&mut self) {
+        let mut rest = &self.trains[..];
+        for (socket, handler, count) in &self.replies {
+            let (trains, after) = rest.split_at(*count);
+            let batch = &Batch::new(trains, self.receiver.arena());
+            self.dispatcher
+                .reply(*handler, *socket, batch, &mut self.upstream_sockets);
+            rest = after;
+        }
     }
 }
