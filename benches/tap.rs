@@ -12,13 +12,12 @@ use udispatch::datagram::{Envelope, Region, Span, Train};
 use udispatch::dispatch::dispatcher::{
     Claim, Dispatcher, DispatcherParts, ListenerRouting, Lookup,
 };
-use udispatch::dispatch::handler::{Batch, Context, Handler, HandlerId, Names, SocketTable};
-use udispatch::dispatch::id::{ListenerId, LocalListener, UpstreamId};
-use udispatch::dispatch::outbox::UpstreamSocketId;
+use udispatch::dispatch::handler::{Batch, Context, Handler, HandlerId, Names, NoSockets};
+use udispatch::dispatch::id::{ListenerId, LocalListener};
 use udispatch::dispatch::reply_policy::ReplyFilter;
 use udispatch::dispatch::route_table::RouteId;
 use udispatch::dispatch::tap::{Tap, TapId, TapPage};
-use udispatch::dispatch::verdict::{DropReason, Verdict};
+use udispatch::dispatch::verdict::Verdict;
 
 /// Datagrams in a turn.
 const DATAGRAMS: u32 = 32;
@@ -35,15 +34,6 @@ impl Handler for Nothing {
             Verdict::Handled
         });
     }
-}
-
-struct NoSockets;
-
-impl SocketTable for NoSockets {
-    fn open(&mut self, _: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
-        Err(DropReason::NoUpstream)
-    }
-    fn close(&mut self, _: UpstreamSocketId) {}
 }
 
 fn dispatcher() -> Dispatcher {

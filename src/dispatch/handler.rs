@@ -142,6 +142,23 @@ pub trait SocketTable {
     }
 }
 
+/// The socket table of tests and benchmarks in which no handler opens sockets while it runs. Its methods panic, so
+/// that a handler that does so fails its test.
+#[cfg(any(test, feature = "internals"))]
+#[derive(Debug)]
+pub struct NoSockets;
+
+#[cfg(any(test, feature = "internals"))]
+impl SocketTable for NoSockets {
+    fn open(&mut self, upstream: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
+        panic!("a socket to {upstream:?} is opened")
+    }
+
+    fn close(&mut self, socket: UpstreamSocketId) {
+        panic!("{socket:?} is closed")
+    }
+}
+
 /// Consecutive datagrams of one route, as they lie in the arena.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch<'a> {

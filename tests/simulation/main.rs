@@ -22,7 +22,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use udispatch::config::kind::{BuildContext, BuildError, OpenedUpstream};
 use udispatch::datagram::Train;
 use udispatch::dispatch::dispatcher::{Dispatcher, DispatcherParts, ListenerRouting};
-use udispatch::dispatch::handler::{Batch, SocketTable};
+use udispatch::dispatch::handler::{Batch, NoSockets};
 use udispatch::dispatch::id::{ListenerId, LocalListener, UpstreamId};
 use udispatch::dispatch::outbox::UpstreamSocketId;
 use udispatch::dispatch::random::Random;
@@ -366,19 +366,6 @@ impl BuildContext for Bench {
 
     fn seed(&mut self) -> u64 {
         self.worker << 32 | self.handler as u64
-    }
-}
-
-/// One way needs no further sockets; sessions have a simulation of their own.
-struct NoSockets;
-
-impl SocketTable for NoSockets {
-    fn open(&mut self, upstream: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
-        panic!("a socket to {upstream:?} is opened")
-    }
-
-    fn close(&mut self, socket: UpstreamSocketId) {
-        panic!("{socket:?} is closed")
     }
 }
 

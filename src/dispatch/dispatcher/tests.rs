@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::datagram::{Envelope, Region, Span, Train};
-use crate::dispatch::handler::SocketTable;
+use crate::dispatch::handler::NoSockets;
 use crate::dispatch::ledger::{HandlerCount, UpstreamCount};
 
 /// A handler with a deadline at a fixed time after its last call. It counts how often it is asked for the deadline.
@@ -52,15 +52,6 @@ impl Forwarding for Sleeper {
         self.asked.fetch_add(1, Ordering::Relaxed);
         self.deadline
     }
-}
-
-struct NoSockets;
-
-impl SocketTable for NoSockets {
-    fn open(&mut self, _: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
-        Err(DropReason::NoUpstream)
-    }
-    fn close(&mut self, _: UpstreamSocketId) {}
 }
 
 /// Of a thousand handlers, only those that were called are asked for their next deadline. Each is called at its

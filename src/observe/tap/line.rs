@@ -183,9 +183,8 @@ mod tests {
     use crate::dispatch::dispatcher::{
         Claim, Dispatcher, DispatcherParts, ListenerRouting, Lookup,
     };
-    use crate::dispatch::handler::{Batch, Context, Handler, HandlerId, Names, SocketTable};
-    use crate::dispatch::id::{ListenerId, LocalListener, RouteId, UpstreamId};
-    use crate::dispatch::outbox::UpstreamSocketId;
+    use crate::dispatch::handler::{Batch, Context, Handler, HandlerId, Names, NoSockets};
+    use crate::dispatch::id::{ListenerId, LocalListener, RouteId};
     use crate::dispatch::reply_policy::ReplyFilter;
     use crate::dispatch::tap::{Tap, TapId};
     use crate::dispatch::verdict::DropReason;
@@ -203,15 +202,6 @@ mod tests {
                 }
             });
         }
-    }
-
-    struct NoUpstreams;
-
-    impl SocketTable for NoUpstreams {
-        fn open(&mut self, _: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
-            Err(DropReason::NoUpstream)
-        }
-        fn close(&mut self, _: UpstreamSocketId) {}
     }
 
     /// A line of JSON parses back into what a real dispatcher did, for any payload and names, and is safe to print on a
@@ -270,7 +260,7 @@ mod tests {
         dispatcher.dispatch(
             LocalListener::new(0),
             &Batch::new(&trains, arena),
-            &mut NoUpstreams,
+            &mut NoSockets,
         );
         assert!(dispatcher.end_turn());
         let mut lines = Vec::new();
