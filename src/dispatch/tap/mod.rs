@@ -184,8 +184,8 @@ impl Taps {
     }
 
     /// Copies the replies of an upstream, after the handler has handled them. A reply is shown as its client receives
-    /// it: the kernel was not asked for details of replies, and readers look for the client's exchange. `passed` is one of
-    /// the replies as the handler passed it back, or `None` if it passed back none.
+    /// it: the kernel was not asked for details of replies, and readers look for the client's exchange. `passed` is
+    /// one of the replies as the handler passed it back, or `None` if it passed back none.
     pub(super) fn take_reply(
         &mut self,
         source: TapSource,

@@ -32,8 +32,8 @@ impl Fanout {
             .map_or(upstreams, |first| first + shadows)
     }
 
-    /// Leg to the first shadow, if the legs to the shadows are consecutive; `None` if each upstream has the leg with its
-    /// own index.
+    /// Leg to the first shadow, if the legs to the shadows are consecutive. `None` if each upstream has the leg with
+    /// its own index.
     pub fn first_shadow_leg(self) -> Option<usize> {
         (self == Fanout::PerSession).then_some(1)
     }

@@ -76,7 +76,7 @@ impl Transmission<'_> {
         self.recovery.is_retried = false;
     }
 
-    /// Decides what follows a failed send call of the next run. Returns whether its datagrams are to be sent one by one.
+    /// Acts on a failed send call of the next run. Returns whether its datagrams are to be sent one by one.
     fn fail_next(&mut self, error: &io::Error, send_socket: &mut SendSocket) -> bool {
         let errno = error.raw_os_error().unwrap_or(0);
         let segment = self.runs[self.settled].segment;

@@ -66,11 +66,7 @@ impl Stateful {
             // Sockets to the others are leased when they are picked.
             Fanout::PerDatagram => {}
             Fanout::PerSession => {
-                let source_ports = &self.source_ports;
-                let place = self
-                    .upstreams
-                    .pick(outgoing, |place| source_ports.sessions(place))
-                    .ok_or(DropReason::NoUpstream)?;
+                let place = self.pick(outgoing).ok_or(DropReason::NoUpstream)?;
                 self.opening[0] = Some(self.source_ports.lease(place, cx)?);
             }
             Fanout::All => self.lease_all(cx)?,

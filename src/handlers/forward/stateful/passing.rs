@@ -71,11 +71,7 @@ impl Stateful {
         outgoing: &Outgoing<'_>,
         cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
-        let source_ports = &self.source_ports;
-        let place = self
-            .upstreams
-            .pick(outgoing, |place| source_ports.sessions(place))
-            .ok_or(DropReason::NoUpstream)?;
+        let place = self.pick(outgoing).ok_or(DropReason::NoUpstream)?;
         let socket = self.leg(id, place, cx)?;
         for at in 0..self.upstreams.shadows.len() {
             let shadow = self.upstreams.shadows[at];
@@ -99,6 +95,13 @@ impl Stateful {
         self.source_ports.requested(socket, datagrams);
         self.upstreams.requested(place, datagrams, cx.now());
         Ok(())
+    }
+
+    /// Picks an upstream; `None` if none is fit.
+    pub(super) fn pick(&mut self, outgoing: &Outgoing<'_>) -> Option<usize> {
+        let source_ports = &self.source_ports;
+        self.upstreams
+            .pick(outgoing, |place| source_ports.sessions(place))
     }
 
     /// Returns the session's socket to an upstream, and leases one if the session has none yet.
@@ -135,11 +138,7 @@ impl Stateful {
         if self.upstreams.pool.members()[place].alive || self.upstreams.pool.is_fit(place) {
             return Ok(());
         }
-        let source_ports = &self.source_ports;
-        let Some(other) = self
-            .upstreams
-            .pick(outgoing, |place| source_ports.sessions(place))
-        else {
+        let Some(other) = self.pick(outgoing) else {
             return Ok(());
         };
         if other == place || !self.upstreams.pool.members()[other].alive {
