@@ -9,14 +9,15 @@ use std::sync::Arc;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam_channel::{Receiver, unbounded};
 use udispatch::datagram::{Envelope, Region, Span, Train};
-use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
-use udispatch::dispatch::handler::{Batch, Context, Handler, HandlerId, Names, SocketTable};
-use udispatch::dispatch::id::UpstreamId;
-use udispatch::dispatch::outbox::UpstreamSocketId;
+use udispatch::dispatch::dispatcher::{
+    Claim, Dispatcher, DispatcherParts, ListenerRouting, Lookup,
+};
+use udispatch::dispatch::handler::{Batch, Context, Handler, HandlerId, Names, NoSockets};
+use udispatch::dispatch::id::{ListenerId, LocalListener};
 use udispatch::dispatch::reply_policy::ReplyFilter;
 use udispatch::dispatch::route_table::RouteId;
 use udispatch::dispatch::tap::{Tap, TapId, TapPage};
-use udispatch::dispatch::verdict::{DropReason, Verdict};
+use udispatch::dispatch::verdict::Verdict;
 
 /// Number of datagrams in a turn.
 const DATAGRAMS: u32 = 32;
@@ -35,33 +36,24 @@ impl Handler for Nothing {
     }
 }
 
-struct NoSockets;
-
-impl SocketTable for NoSockets {
-    fn open(&mut self, _: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
-        Err(DropReason::NoUpstream)
-    }
-    fn close(&mut self, _: UpstreamSocketId) {}
-}
-
 fn dispatcher() -> Dispatcher {
     let routings = vec![ListenerRouting {
-        id: 0,
+        id: ListenerId::new(0),
         lookup: Lookup::Fixed(RouteId(0)),
         claim: Claim::All,
     }];
     let handlers: Vec<Box<dyn Handler>> = vec![Box::new(Nothing)];
     let reply_filter = Arc::new(ReplyFilter::default());
     let names = Arc::new(Names::default());
-    Dispatcher::new(
-        routings,
-        vec![vec![HandlerId(0)]],
+    Dispatcher::new(DispatcherParts {
+        listeners: routings,
+        routes: vec![vec![HandlerId(0)]],
         handlers,
         reply_filter,
         names,
-        1,
-        0,
-    )
+        listener_total: 1,
+        upstream_total: 0,
+    })
 }
 
 /// A tap with its reader.
@@ -79,7 +71,7 @@ fn tap(dispatcher: &mut Dispatcher) -> Receiver<TapPage> {
 
 fn turn(dispatcher: &mut Dispatcher, trains: &[Train], arena: &[u8]) {
     let batch = Batch::new(black_box(trains), arena);
-    dispatcher.dispatch(0, &batch, &mut NoSockets);
+    dispatcher.dispatch(LocalListener::new(0), &batch, &mut NoSockets);
     dispatcher.end_turn();
 }
 

@@ -13,9 +13,11 @@ use crossbeam_channel::{Receiver as Jobs, Sender, bounded, unbounded};
 use udispatch::config::Config;
 use udispatch::config::kind::{BuildContext, BuildError, OpenedUpstream};
 use udispatch::datagram::{Envelope, Region, Span, Train};
-use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
+use udispatch::dispatch::dispatcher::{
+    Claim, Dispatcher, DispatcherParts, ListenerRouting, Lookup,
+};
 use udispatch::dispatch::handler::{Batch, HandlerId, Names};
-use udispatch::dispatch::id::UpstreamId;
+use udispatch::dispatch::id::{ListenerId, LocalListener, UpstreamId};
 use udispatch::dispatch::limit::Limit;
 use udispatch::dispatch::reply_policy::ReplyFilter;
 use udispatch::dispatch::route_table::{Match, RouteId, RouteTable};
@@ -26,7 +28,7 @@ use udispatch::net::receive::Receiver;
 use udispatch::net::socket::{ListenerOptions, bind_listener};
 use udispatch::net::upstream::UpstreamSocketOptions;
 use udispatch::worker::flush::{FlushSockets, Flusher};
-use udispatch::worker::listener::Listener;
+use udispatch::worker::listener::{Listener, ListenerParts};
 use udispatch::worker::upstream_sockets::{UpstreamSockets, UpstreamTarget};
 use udispatch::worker::worker_state::SocketSlot;
 
@@ -223,7 +225,7 @@ fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, UpstreamS
         claimed: Vec::new(),
     };
     let routings = vec![ListenerRouting {
-        id: 0,
+        id: ListenerId::new(0),
         lookup: Lookup::Table(table),
         claim,
     }];
@@ -242,15 +244,15 @@ fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, UpstreamS
         ..Names::default()
     };
     (
-        Dispatcher::new(
-            routings,
+        Dispatcher::new(DispatcherParts {
+            listeners: routings,
             routes,
             handlers,
-            Arc::new(reply_filter),
-            Arc::new(names),
-            1,
-            upstreams,
-        ),
+            reply_filter: Arc::new(reply_filter),
+            names: Arc::new(names),
+            listener_total: 1,
+            upstream_total: upstreams,
+        }),
         bench.upstream_sockets,
     )
 }
@@ -302,7 +304,7 @@ fn drive_once(
     trains: &[Train],
     arena: &[u8],
 ) {
-    dispatcher.dispatch(0, &Batch::new(trains, arena), sockets);
+    dispatcher.dispatch(LocalListener::new(0), &Batch::new(trains, arena), sockets);
     dispatcher.end_turn();
     dispatcher.sending().0.clear();
     consume(jobs);
@@ -466,18 +468,17 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
         bind_listener("0.0.0.0:0".parse().expect("an address"), &options).expect("a listener");
     let port = socket.local_addr().expect("its address").port();
     // Routes have a port of their own. The port that the kernel chose is only where the client sends.
-    let slot = SocketSlot {
-        listener: 0,
-        index: 0,
-    };
-    let listener = Listener::new(
-        slot,
-        socket,
-        "0.0.0.0:5000".parse().expect("an address"),
+    let parts = ListenerParts {
+        slot: SocketSlot {
+            listener: ListenerId::new(0),
+            index: 0,
+        },
+        address: "0.0.0.0:5000".parse().expect("an address"),
         options,
-        true,
-        false,
-    );
+        receives_source: true,
+        is_late: false,
+    };
+    let listener = Listener::new(socket, parts);
     let (sender, jobs) = bounded(1_024);
     let mut listeners = [listener];
     let (mut dispatcher, mut sockets) =
@@ -509,7 +510,7 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
                 .slots()
                 .for_each(|slot| listeners[0].train(&slot, &mut trains).expect("a train"));
             let batch = Batch::new(&trains, receiver.arena());
-            dispatcher.dispatch(0, &batch, &mut sockets);
+            dispatcher.dispatch(LocalListener::new(0), &batch, &mut sockets);
             dispatcher.end_turn();
             let (outbox, ledger) = dispatcher.sending();
             let sockets = FlushSockets {

@@ -10,11 +10,12 @@ use crate::build::inherited_sockets::LentSockets;
 use crate::build::port_owners;
 use crate::config::Daemon;
 use crate::config::kind::BuildError;
+use crate::dispatch::id::ListenerId;
 use crate::net::errno;
 use crate::net::multicast;
 use crate::net::socket::{self, ListenerOptions};
 use crate::plan::{ListenerPlan, Plan, Role};
-use crate::worker::listener::Listener;
+use crate::worker::listener::{Listener, ListenerParts};
 use crate::worker::worker_state::SocketSlot;
 
 /// Refuses to start beside a socket of another program. A port that this daemon already holds cannot have one
@@ -50,7 +51,10 @@ pub(super) fn bind_all(
         .map_err(|error| explain("cannot bind beside our own sockets".to_owned(), &error))?;
     let mut assigner = SocketAssigner::new(daemon, plan);
     for index in order {
-        assigner.assign(index, lent_sockets.take(&plan.listeners[index].key()))?;
+        assigner.assign(
+            ListenerId::new(index),
+            lent_sockets.take(&plan.listeners[index].key()),
+        )?;
     }
     drop(unlocked);
     assigner.finish()
@@ -83,8 +87,12 @@ impl<'a> SocketAssigner<'a> {
     }
 
     /// Assigns all sockets of a listener: the existing ones, and as many new ones as it needs.
-    fn assign(&mut self, listener: usize, lent_sockets: Vec<UdpSocket>) -> Result<(), BuildError> {
-        let planned = &self.plan.listeners[listener];
+    fn assign(
+        &mut self,
+        listener: ListenerId,
+        lent_sockets: Vec<UdpSocket>,
+    ) -> Result<(), BuildError> {
+        let planned = &self.plan.listeners[listener.index()];
         let is_spread = planned.role.is_spread();
         let count = if is_spread {
             self.plan.workers.max(lent_sockets.len())
@@ -113,7 +121,7 @@ impl<'a> SocketAssigner<'a> {
     /// Assigns an existing socket. Another process may still read it. The socket may therefore gain options that report
     /// more, but must not lose any yet.
     fn reuse(&mut self, worker: usize, slot: SocketSlot, socket: UdpSocket) -> io::Result<()> {
-        let planned = &self.plan.listeners[slot.listener];
+        let planned = &self.plan.listeners[slot.listener.index()];
         let options = options(self.daemon, planned);
         socket::request_more_control_data(&socket, planned.address.is_ipv6(), &options)?;
         self.push(worker, slot, socket, false);
@@ -122,7 +130,7 @@ impl<'a> SocketAssigner<'a> {
 
     /// Binds a new socket.
     fn bind_new(&mut self, worker: usize, slot: SocketSlot) -> io::Result<()> {
-        let planned = &self.plan.listeners[slot.listener];
+        let planned = &self.plan.listeners[slot.listener.index()];
         let socket = bind(&options(self.daemon, planned), planned)?;
         self.push_fresh(worker, slot, socket, false);
         Ok(())
@@ -130,7 +138,7 @@ impl<'a> SocketAssigner<'a> {
 
     /// Opens a socket that is bound later.
     fn bind_late(&mut self, worker: usize, slot: SocketSlot) -> io::Result<()> {
-        let planned = &self.plan.listeners[slot.listener];
+        let planned = &self.plan.listeners[slot.listener.index()];
         let options = options(self.daemon, planned);
         let socket = socket::unbound_listener(planned.address, &options)?;
         self.push_fresh(worker, slot, socket, true);
@@ -145,22 +153,22 @@ impl<'a> SocketAssigner<'a> {
     }
 
     fn push(&mut self, worker: usize, slot: SocketSlot, socket: UdpSocket, is_late: bool) {
-        let planned = &self.plan.listeners[slot.listener];
-        self.bound[worker].push(Listener::new(
+        let planned = &self.plan.listeners[slot.listener.index()];
+        let parts = ListenerParts {
             slot,
-            socket,
-            planned.address,
-            options(self.daemon, planned),
-            planned.needs.source,
+            address: planned.address,
+            options: options(self.daemon, planned),
+            receives_source: planned.needs.source,
             is_late,
-        ));
+        };
+        self.bound[worker].push(Listener::new(socket, parts));
     }
 
     /// Locks the new sockets. Existing sockets belong to the other process until it has handed them over.
     fn finish(self) -> Result<Bound, BuildError> {
         for (worker, place) in self.fresh {
             let listener = &self.bound[worker][place];
-            let label = &self.plan.listeners[listener.slot.listener].label;
+            let label = &self.plan.listeners[listener.slot.listener.index()].label;
             listener
                 .settle()
                 .map_err(|error| BuildError(format!("cannot lock {label}: {error}")))?;

@@ -23,7 +23,7 @@ use crate::build::listeners::{bind_all, probe};
 use crate::config::kind::{BuildContext, BuildError, OpenedUpstream};
 use crate::config::upstream::{SendFrom, Upstream};
 use crate::config::{Config, Route};
-use crate::dispatch::dispatcher::{Dispatcher, ListenerRouting};
+use crate::dispatch::dispatcher::{Dispatcher, DispatcherParts, ListenerRouting};
 use crate::dispatch::handler::{Handler, HandlerId};
 use crate::dispatch::route_table::RouteId;
 use crate::dispatch::sink::{Job, LineSink};
@@ -111,7 +111,7 @@ fn build_worker(
     number: usize,
 ) -> Result<(Worker, Handle), BuildError> {
     let routing = |listener: &Listener| {
-        let planned = &plan.listeners[listener.slot.listener];
+        let planned = &plan.listeners[listener.slot.listener.index()];
         let claim = planned.claim(listener.slot.index);
         ListenerRouting {
             id: listener.slot.listener,
@@ -131,15 +131,15 @@ fn build_worker(
         .collect();
     let (reply_filter, names) = (Arc::clone(&plan.reply_filter), Arc::clone(&plan.names));
     let upstreams = plan.upstreams.iter().len();
-    let mut dispatcher = Dispatcher::new(
-        routings,
+    let mut dispatcher = Dispatcher::new(DispatcherParts {
+        listeners: routings,
         routes,
         handlers,
         reply_filter,
         names,
-        plan.listeners.len(),
-        upstreams,
-    );
+        listener_total: plan.listeners.len(),
+        upstream_total: upstreams,
+    });
     if config.daemon.latency {
         dispatcher.measure_latency();
     }

@@ -9,17 +9,17 @@ use super::expectation::Expectations;
 use super::handler::{
     Batch, Context, Drops, Forwarding, Handler, HandlerId, Names, SocketTable, Trouble,
 };
-use super::id::{LocalListener, UpstreamId};
+use super::id::{ListenerId, LocalListener, UpstreamId, UpstreamSocketId};
 use super::latency::LatencyProbe;
 use super::ledger::Ledger;
 pub use super::listener_routing::{Claim, ListenerRouting, Lookup};
-use super::outbox::{Outbox, UpstreamSocketId};
+use super::outbox::Outbox;
 use super::reply_policy::ReplyFilter;
 use super::route_table::RouteId;
 use super::saved_state::SavedState;
 use super::sessions::page::{SessionCursor, SessionPage, Wanted};
 use super::sink::SinkCounts;
-use super::tap::{self, Direction, Taps};
+use super::tap::{self, Direction, TapSource, Taps};
 use super::time::Time;
 use super::timers::Timers;
 use super::upstream_event::UpstreamEvent;
@@ -54,40 +54,52 @@ pub struct Dispatcher {
     latency: Option<LatencyProbe>,
 }
 
+/// What a dispatcher is made of.
+pub struct DispatcherParts {
+    /// The listeners of the worker, by local number.
+    pub listeners: Vec<ListenerRouting>,
+    /// The handlers of each route, by route number.
+    pub routes: Vec<Vec<HandlerId>>,
+    /// The handlers, by handler number.
+    pub handlers: Vec<Box<dyn Handler>>,
+    /// The addresses that no handler may reply to.
+    pub reply_filter: Arc<ReplyFilter>,
+    /// The names for the numbers in what the dispatcher reports.
+    pub names: Arc<Names>,
+    /// The number of listeners in the whole configuration.
+    pub listener_total: usize,
+    /// The number of upstreams in the whole configuration.
+    pub upstream_total: usize,
+}
+
 impl Dispatcher {
-    /// Creates a dispatcher with an empty ledger. `listener_total` and `upstream_total` count the listeners and
-    /// upstreams of the whole configuration.
-    pub fn new(
-        listeners: Vec<ListenerRouting>,
-        routes: Vec<Vec<HandlerId>>,
-        handlers: Vec<Box<dyn Handler>>,
-        reply_filter: Arc<ReplyFilter>,
-        names: Arc<Names>,
-        listener_total: usize,
-        upstream_total: usize,
-    ) -> Dispatcher {
-        let ledger = Ledger::new(listener_total, routes.len(), handlers.len(), upstream_total);
-        let (drops, common) = (Drops::default(), Drops::default());
-        let (outbox, touched) = (Outbox::default(), Vec::new());
-        let timers = Timers::new(handlers.len());
-        let taps = Taps::new(Arc::clone(&names));
-        let (expectations, latency) = (Vec::new(), None);
-        Dispatcher {
+    /// Creates a dispatcher with an empty ledger.
+    pub fn new(parts: DispatcherParts) -> Dispatcher {
+        let DispatcherParts {
             listeners,
             routes,
-            expectations,
             handlers,
             reply_filter,
             names,
+            listener_total,
+            upstream_total,
+        } = parts;
+        Dispatcher {
+            expectations: Vec::new(),
             now: Time::default(),
-            outbox,
-            ledger,
-            drops,
-            common,
-            touched,
-            timers,
-            taps,
-            latency,
+            outbox: Outbox::default(),
+            ledger: Ledger::new(listener_total, routes.len(), handlers.len(), upstream_total),
+            drops: Drops::default(),
+            common: Drops::default(),
+            touched: Vec::new(),
+            timers: Timers::new(handlers.len()),
+            taps: Taps::new(Arc::clone(&names)),
+            latency: None,
+            listeners,
+            routes,
+            handlers,
+            reply_filter,
+            names,
         }
     }
 
@@ -131,23 +143,28 @@ impl Dispatcher {
 
     /// Dispatches what one receive call of a listener returned. Afterwards, the outbox holds spans of the batch's
     /// arena.
-    pub fn dispatch(&mut self, listener: usize, batch: &Batch<'_>, sockets: &mut dyn SocketTable) {
+    pub fn dispatch(
+        &mut self,
+        listener: LocalListener,
+        batch: &Batch<'_>,
+        sockets: &mut dyn SocketTable,
+    ) {
         if let ListenerRouting {
             lookup: Lookup::Fixed(route),
             claim: Claim::All,
             ..
-        } = self.listeners[listener]
+        } = self.listeners[listener.index()]
         {
             return self.run(listener, route, batch, sockets);
         }
         let arena = batch.arena();
         let mut rest = batch.trains();
         while let Some(first) = rest.first() {
-            let verdict = self.listeners[listener].resolve(&first.envelope);
+            let verdict = self.listeners[listener.index()].resolve(&first.envelope);
             let same = rest.iter().skip(1).take_while(|train| {
                 // A flow sends many datagrams: trains with equal envelopes need no second lookup.
                 train.envelope == rest[0].envelope
-                    || self.listeners[listener].resolve(&train.envelope) == verdict
+                    || self.listeners[listener.index()].resolve(&train.envelope) == verdict
             });
             let (run, after) = rest.split_at(1 + same.count());
             match verdict {
@@ -181,11 +198,15 @@ impl Dispatcher {
             .batch(batch.len(), &self.drops.0);
         if !self.taps.is_empty() {
             self.taps.note(to, &self.drops);
-            let (upstream, listeners) = (sockets.upstream(socket), &self.listeners);
-            self.taps
-                .take_reply(to, upstream, batch, &self.outbox, |listener| {
-                    number::to_u32(listeners[listener.index()].id)
-                });
+            let passed = tap::passed_back(to, batch.trains(), &self.outbox);
+            let source = TapSource {
+                direction: Direction::Reply,
+                listener: passed.map(|(local, _)| self.listeners[local.index()].id),
+                route: Ok(None),
+                upstream: sockets.upstream(socket),
+            };
+            let reply = passed.map(|(_, reply)| reply);
+            self.taps.take_reply(source, batch, reply);
         }
     }
 
@@ -268,7 +289,7 @@ impl Dispatcher {
             names: &self.names,
             handler: to,
             route: NOWHERE,
-            listener: LocalListener(u32::MAX),
+            listener: LocalListener::NONE,
             now: self.now,
             arena: &[],
             sockets: &mut *sockets,
@@ -293,9 +314,9 @@ impl Dispatcher {
     }
 
     /// Counts datagrams that a receive call returned and that cannot be dispatched.
-    pub fn refuse(&mut self, listener: usize, reason: DropReason, batch: &Batch<'_>) {
-        let id = self.listeners[listener].id;
-        self.ledger.listeners[id]
+    pub fn refuse(&mut self, listener: LocalListener, reason: DropReason, batch: &Batch<'_>) {
+        let id = self.listeners[listener.index()].id;
+        self.ledger.listeners[id.index()]
             .tally
             .refuse(u64::from(batch.len()), reason);
         if !self.taps.is_empty() {
@@ -326,8 +347,8 @@ impl Dispatcher {
     }
 
     /// Returns the counters of a listener.
-    pub fn listener_count(&mut self, listener: usize) -> &mut super::ledger::ListenerCount {
-        &mut self.ledger.listeners[self.listeners[listener].id]
+    pub fn listener_count(&mut self, listener: LocalListener) -> &mut super::ledger::ListenerCount {
+        &mut self.ledger.listeners[self.listeners[listener.index()].id.index()]
     }
 
     /// Returns a copy of all counters, with the datagrams that sinks hold counted as in flight.
@@ -393,7 +414,7 @@ impl Dispatcher {
     /// Gives a run to each handler of its route. The route has handled a datagram if at least one handler has.
     fn run(
         &mut self,
-        listener: usize,
+        listener: LocalListener,
         route: RouteId,
         batch: &Batch<'_>,
         sockets: &mut dyn SocketTable,
@@ -412,7 +433,7 @@ impl Dispatcher {
                 names: &self.names,
                 handler,
                 route,
-                listener: LocalListener::new(listener),
+                listener,
                 now: self.now,
                 arena: batch.arena(),
                 sockets: &mut *sockets,
@@ -431,23 +452,16 @@ impl Dispatcher {
             if place == 0 {
                 std::mem::swap(&mut self.common, &mut self.drops);
             } else {
-                let drops = &self.drops.0;
-                self.common.0.retain(|dropped| {
-                    drops
-                        .binary_search_by_key(&dropped.0, |drop| drop.0)
-                        .is_ok()
-                });
+                self.common.intersect(&self.drops);
             }
         }
         self.ledger.routes[route.0 as usize].batch(batch.len(), &self.common.0);
-        self.ledger.listeners[self.listeners[listener].id]
+        let id = self.listeners[listener.index()].id;
+        self.ledger.listeners[id.index()]
             .tally
             .batch(batch.len(), &self.common.0);
         if is_tapped {
-            self.taps.take(
-                received(self.listeners[listener].id, Ok(Some(route))),
-                batch,
-            );
+            self.taps.take(received(id, Ok(Some(route))), batch);
         }
         if let Some(latency) = &mut self.latency {
             latency.note(batch.trains(), &self.common.0);
@@ -456,10 +470,10 @@ impl Dispatcher {
 }
 
 /// Describes to the taps what a listener received.
-fn received(listener: usize, route: Result<Option<RouteId>, DropReason>) -> tap::TapSource {
-    tap::TapSource {
+fn received(listener: ListenerId, route: Result<Option<RouteId>, DropReason>) -> TapSource {
+    TapSource {
         direction: Direction::Request,
-        listener: Some(number::to_u32(listener)),
+        listener: Some(listener),
         route,
         upstream: None,
     }

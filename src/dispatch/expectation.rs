@@ -59,10 +59,8 @@ impl Prefix {
 impl Expectations {
     /// Creates the expectations for these prefixes, none of which has been seen.
     pub fn new(prefixes: &[IpNet]) -> Expectations {
-        let (last_seen, wanted) = (
-            vec![Time::default(); prefixes.len()],
-            Vec::with_capacity(prefixes.len()),
-        );
+        let last_seen = vec![Time::default(); prefixes.len()];
+        let wanted = Vec::with_capacity(prefixes.len());
         Expectations {
             prefixes: prefixes.iter().map(Prefix::of).collect(),
             last_seen,

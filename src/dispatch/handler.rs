@@ -6,10 +6,10 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use super::id::LocalListener;
 pub use super::id::{HandlerId, UpstreamId};
+use super::id::{LocalListener, UpstreamSocketId};
 use super::ledger::{HandlerCount, UpstreamCount};
-use super::outbox::{Outbox, Parcel, Reply, UpstreamSocketId};
+use super::outbox::{Outbox, Parcel, Reply};
 use super::reply_policy::{ReplyFilter, ReplyPolicy};
 use super::route_table::RouteId;
 use super::saved_state::SavedState;
@@ -142,6 +142,23 @@ pub trait SocketTable {
     }
 }
 
+/// The socket table of tests and benchmarks in which no handler opens sockets while it runs. Its methods panic, so
+/// that a handler that does so fails its test.
+#[cfg(any(test, feature = "internals"))]
+#[derive(Debug)]
+pub struct NoSockets;
+
+#[cfg(any(test, feature = "internals"))]
+impl SocketTable for NoSockets {
+    fn open(&mut self, upstream: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
+        panic!("a socket to {upstream:?} is opened")
+    }
+
+    fn close(&mut self, socket: UpstreamSocketId) {
+        panic!("{socket:?} is closed")
+    }
+}
+
 /// Consecutive datagrams of one route, as they lie in the arena.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch<'a> {
@@ -239,6 +256,29 @@ pub struct Names {
 #[derive(Debug, Default)]
 pub struct Drops(pub(super) Vec<(u32, DropReason)>);
 
+impl Drops {
+    /// Removes the datagrams that `others` does not hold, too. The reasons that remain are those of this list.
+    pub(super) fn intersect(&mut self, others: &Drops) {
+        self.0.retain(|(index, _)| {
+            let found = others.0.binary_search_by_key(index, |(index, _)| *index);
+            found.is_ok()
+        });
+    }
+}
+
+/// The path of an upstream's replies back to a client.
+#[derive(Debug, Clone, Copy)]
+pub struct ReplyPath {
+    /// The listener that they leave through.
+    pub listener: LocalListener,
+    /// The client's address.
+    pub to: SocketAddr,
+    /// The address of this host that they leave from.
+    pub from: SocketAddr,
+    /// The index of the interface that the request arrived on; 0 if it is unknown.
+    pub interface: u32,
+}
+
 /// What a handler may use during a call.
 pub struct Context<'a> {
     pub(super) outbox: &'a mut Outbox,
@@ -276,16 +316,7 @@ impl Context<'_> {
     /// Sends the datagram's payload back to its source, unless the reply filter refuses.
     pub fn echo(&mut self, datagram: &Datagram<'_>, reply_policy: &ReplyPolicy) -> Verdict {
         match self.reply_filter.permit(&datagram.envelope, reply_policy) {
-            Ok(ttl) => {
-                self.outbox.reply(
-                    self.listener,
-                    self.handler,
-                    &datagram.envelope,
-                    datagram.span,
-                    ttl,
-                );
-                Verdict::Handled
-            }
+            Ok(ttl) => self.send_back(&datagram.envelope, datagram.span, ttl),
             Err(reason) => Verdict::Dropped(reason),
         }
     }
@@ -299,13 +330,21 @@ impl Context<'_> {
     ) -> Verdict {
         let permitted = self.reply_filter.permit(&datagram.envelope, reply_policy);
         match permitted.and_then(|ttl| Ok((ttl, self.outbox.keep(bytes)?))) {
-            Ok((ttl, span)) => {
-                self.outbox
-                    .reply(self.listener, self.handler, &datagram.envelope, span, ttl);
-                Verdict::Handled
-            }
+            Ok((ttl, span)) => self.send_back(&datagram.envelope, span, ttl),
             Err(reason) => Verdict::Dropped(reason),
         }
+    }
+
+    #[inline]
+    fn send_back(&mut self, envelope: &Envelope, span: Span, ttl: Option<u8>) -> Verdict {
+        let parcel = Parcel {
+            span,
+            segment: 0,
+            ttl,
+        };
+        let reply = Reply::to_source(envelope, parcel, self.handler);
+        self.outbox.reply(self.listener, reply);
+        Verdict::Handled
     }
 
     /// Passes a train on to an upstream, unchanged.
@@ -313,29 +352,21 @@ impl Context<'_> {
         self.outbox.forward(socket, train, ttl, self.arena);
     }
 
-    /// Passes the replies of an upstream back to a client. `from` is the address of this host that they leave from.
-    pub fn pass_back(
-        &mut self,
-        listener: LocalListener,
-        train: &Train,
-        to: SocketAddr,
-        from: SocketAddr,
-        interface: u32,
-        ttl: Option<u8>,
-    ) {
+    /// Passes a train of replies from an upstream back to a client.
+    pub fn pass_back(&mut self, path: &ReplyPath, train: &Train, ttl: Option<u8>) {
         let parcel = Parcel {
             span: train.span,
             segment: train.segment,
             ttl,
         };
         self.outbox.pass_back(
-            listener,
+            path.listener,
             train,
             Reply {
                 parcel,
-                to,
-                from,
-                interface,
+                to: path.to,
+                from: path.from,
+                interface: path.interface,
                 handler: self.handler,
             },
         );

@@ -100,7 +100,8 @@ fn place(duration_ns: u64) -> usize {
 /// Returns the upper bound of a bucket in microseconds.
 fn border_us(place: usize) -> u64 {
     let place = number::to_u32(place);
-    let (row, within) = (place / PER_DOUBLING, place % PER_DOUBLING);
+    let row = place / PER_DOUBLING;
+    let within = place % PER_DOUBLING;
     match row {
         0 => u64::from(within + 1),
         row => u64::from(PER_DOUBLING + within + 1) << (row - 1),
@@ -137,7 +138,8 @@ mod tests {
         fn as_a_list_of_durations(
             durations in prop::collection::vec((0u32..35, any::<u32>(), 1u64..50, any::<bool>()), 0..60), per_mille in 1u64..=1_000
         ) {
-            let (mut one, mut other) = (Histogram::default(), Histogram::default());
+            let mut one = Histogram::default();
+            let mut other = Histogram::default();
             let mut all = Vec::new();
             for (bits, noise, times, which) in durations {
                 let duration = (1_u64 << bits) + u64::from(noise) % (1 << bits);

@@ -55,14 +55,14 @@ mod tests {
         let random = &mut Random::new(7);
         let nobody = SocketAddr::from(([192, 0, 2, 1], 53));
         for _ in 0..2_000 {
-            let (mut probe, mut histogram, mut expected) = (
-                LatencyProbe::default(),
-                Histogram::default(),
-                Histogram::default(),
-            );
+            let mut probe = LatencyProbe::default();
+            let mut histogram = Histogram::default();
+            let mut expected = Histogram::default();
             let now_ns = 1_000_000_000_u64;
             for _ in 0..random.below(4) {
-                let (mut trains, mut drops, mut place) = (Vec::new(), Vec::new(), 0);
+                let mut trains = Vec::new();
+                let mut drops = Vec::new();
+                let mut place = 0;
                 for _ in 0..random.below(6) {
                     let time_ns = (random.below(5) > 0).then(|| random.below(1_100_000_000) as u64);
                     let envelope = Envelope {

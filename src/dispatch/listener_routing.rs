@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::id::ListenerId;
 use super::route_table::{PortTable, RouteId};
 use super::verdict::DropReason;
 use crate::datagram::Envelope;
@@ -43,8 +44,8 @@ pub enum Claim {
 /// A listener as the dispatcher knows it.
 #[derive(Debug, Clone)]
 pub struct ListenerRouting {
-    /// The number of the listener in the ledger.
-    pub id: usize,
+    /// The number of the listener in the plan, and so its row in the ledger.
+    pub id: ListenerId,
     /// How the listener's datagrams find their route.
     pub lookup: Lookup,
     /// Which copies of a datagram the listener handles.

@@ -8,12 +8,11 @@ mod parcel;
 
 use std::net::SocketAddr;
 
-use serde::{Deserialize, Serialize};
-
 #[cfg(any(test, feature = "internals"))]
 pub use self::parcel::SEGMENTS_MAX;
 use self::parcel::split;
 pub use self::parcel::{Parcel, RUN_MAX_BYTES, Run, SEGMENTS_MAX_OLD, SegmentLimits, first_run};
+pub use super::id::UpstreamSocketId;
 use super::id::{HandlerId, LocalListener};
 use super::verdict::DropReason;
 use crate::datagram::{Envelope, Region, Span, Train};
@@ -24,17 +23,6 @@ pub const SCRATCH_MAX_BYTES: usize = 4 << 20;
 /// The length up to which a datagram is copied next to its predecessor. A copy is
 /// cheaper than one more buffer to gather, for daemon and kernel (measured: a tenth of the cost of a small datagram).
 pub const COPY_MAX_BYTES: u32 = 512;
-
-/// The number of an upstream socket in its worker. Either a handler owns the socket, or a session leases it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct UpstreamSocketId(pub u32);
-
-impl UpstreamSocketId {
-    /// Returns the number for this place. Source ports and open files allow a worker fewer than 2³² sockets.
-    pub fn new(index: usize) -> UpstreamSocketId {
-        UpstreamSocketId(number::to_u32(index))
-    }
-}
 
 /// A parcel that goes back to the source of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +37,19 @@ pub struct Reply {
     pub interface: u32,
     /// The handler that the ledger counts the reply for.
     pub handler: HandlerId,
+}
+
+impl Reply {
+    /// Addresses a parcel of `handler` to the source of a datagram.
+    pub fn to_source(envelope: &Envelope, parcel: Parcel, handler: HandlerId) -> Reply {
+        Reply {
+            parcel,
+            to: envelope.src,
+            from: envelope.local,
+            interface: envelope.interface,
+            handler,
+        }
+    }
 }
 
 /// A parcel of one datagram that leaves with the address and port of its sender.
@@ -94,57 +95,49 @@ impl Outbox {
         ttl: Option<u8>,
         arena: &[u8],
     ) {
-        if self.sockets.len() <= socket.0 as usize {
-            self.sockets.resize(socket.0 as usize + 1, (NONE, NONE));
+        if self.sockets.len() <= socket.index() {
+            self.sockets.resize(socket.index() + 1, (NONE, NONE));
         }
-        let last = self.sockets[socket.0 as usize].1;
+        let last = self.sockets[socket.index()].1;
         let is_short = train.is_single()
             && train.span.len <= COPY_MAX_BYTES
             && train.span.region == Region::Arena;
         if last != NONE && is_short && self.scratch.len() < SCRATCH_MAX_BYTES {
-            return self.join(socket, last, train.span, ttl, arena);
+            let span = self.copy_beside(train.span, arena);
+            let segment = 0;
+            return self.join(socket, last, Parcel { span, segment, ttl });
         }
         split(train, |span, segment| {
             self.send(socket, Parcel { span, segment, ttl })
         });
     }
 
-    /// Puts a short datagram next to the one before it, so that one segmented send can take both.
+    /// Copies a short datagram behind what was copied before. A datagram for several sockets is copied once.
     #[inline]
-    fn join(
-        &mut self,
-        socket: UpstreamSocketId,
-        last: u32,
-        span: Span,
-        ttl: Option<u8>,
-        arena: &[u8],
-    ) {
-        let copy = match self.copied {
-            Some((source, copy)) if source == span => copy,
-            _ => {
-                let offset = number::to_u32(self.scratch.len());
-                self.scratch.extend_from_slice(
-                    &arena[span.offset as usize..(span.offset + span.len) as usize],
-                );
-                let copy = Span {
-                    region: Region::Scratch,
-                    offset,
-                    len: span.len,
-                };
-                self.copied = Some((span, copy));
-                copy
-            }
+    fn copy_beside(&mut self, span: Span, arena: &[u8]) -> Span {
+        if let Some((source, copy)) = self.copied
+            && source == span
+        {
+            return copy;
+        }
+        let copy = Span {
+            region: Region::Scratch,
+            offset: number::to_u32(self.scratch.len()),
+            len: span.len,
         };
+        let bytes = &arena[span.offset as usize..(span.offset + span.len) as usize];
+        self.scratch.extend_from_slice(bytes);
+        self.copied = Some((span, copy));
+        copy
+    }
+
+    /// Appends a parcel of one datagram to a socket. If it lies next to the socket's `last` one, one segmented send can
+    /// take both.
+    #[inline]
+    fn join(&mut self, socket: UpstreamSocketId, last: u32, parcel: Parcel) {
         let tail = &mut self.parcels[last as usize].0;
-        if tail.ttl != ttl || !tail.extend(copy) {
-            self.send(
-                socket,
-                Parcel {
-                    span: copy,
-                    segment: 0,
-                    ttl,
-                },
-            );
+        if tail.ttl != parcel.ttl || !tail.extend(parcel.span) {
+            self.send(socket, parcel);
         }
     }
 
@@ -173,7 +166,7 @@ impl Outbox {
     fn send(&mut self, socket: UpstreamSocketId, parcel: Parcel) {
         let place = number::to_u32(self.parcels.len());
         self.parcels.push((parcel, NONE));
-        let (first, last) = &mut self.sockets[socket.0 as usize];
+        let (first, last) = &mut self.sockets[socket.index()];
         match std::mem::replace(last, place) {
             NONE => {
                 *first = place;
@@ -181,38 +174,6 @@ impl Outbox {
             }
             last => self.parcels[last as usize].1 = place,
         }
-    }
-
-    /// Sends a span back to the source of a datagram, through the listener that received it.
-    pub fn reply(
-        &mut self,
-        listener: LocalListener,
-        handler: HandlerId,
-        envelope: &Envelope,
-        span: Span,
-        ttl: Option<u8>,
-    ) {
-        let parcel = Parcel {
-            span,
-            segment: 0,
-            ttl,
-        };
-        let Envelope {
-            src,
-            local,
-            interface,
-            ..
-        } = *envelope;
-        self.push_reply(
-            listener,
-            Reply {
-                parcel,
-                to: src,
-                from: local,
-                interface,
-                handler,
-            },
-        );
     }
 
     /// Passes a train of replies on to a client, through the listener that received the client's request.
@@ -223,11 +184,12 @@ impl Outbox {
                 segment,
                 ..reply.parcel
             };
-            self.push_reply(listener, reply);
+            self.reply(listener, reply);
         });
     }
 
-    fn push_reply(&mut self, listener: LocalListener, reply: Reply) {
+    /// Sends a reply through the listener that received the request.
+    pub fn reply(&mut self, listener: LocalListener, reply: Reply) {
         if self.replies.len() <= listener.index() {
             self.replies.resize(listener.index() + 1, Vec::new());
         }
@@ -293,7 +255,7 @@ impl Outbox {
     pub fn parcels(&self, socket: UpstreamSocketId) -> impl Iterator<Item = Parcel> {
         let mut next = self
             .sockets
-            .get(socket.0 as usize)
+            .get(socket.index())
             .map_or(NONE, |(first, _)| *first);
         std::iter::from_fn(move || {
             let (parcel, after) = *self.parcels.get(next as usize)?;
@@ -317,7 +279,7 @@ impl Outbox {
     /// Removes all parcels and keeps the memory for the next turn.
     pub fn clear(&mut self) {
         for socket in self.touched.drain(..) {
-            self.sockets[socket.0 as usize] = (NONE, NONE);
+            self.sockets[socket.index()] = (NONE, NONE);
         }
         for listener in self.replying.drain(..) {
             self.replies[listener.index()].clear();

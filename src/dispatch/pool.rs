@@ -48,14 +48,22 @@ pub struct Member {
     pub shadow: bool,
 }
 
+/// How a pool picks.
+#[derive(Debug)]
+pub struct PickRule {
+    /// The member that is picked.
+    pub pick: Pick,
+    /// Whether to pick as if all members were alive when none is.
+    pub fail_open: bool,
+    /// The table over all members, which only [`Pick::Hash`] needs.
+    pub maglev: Option<Arc<Maglev>>,
+}
+
 /// The members and the state of picking.
 #[derive(Debug)]
 pub struct Pool {
     members: Vec<Member>,
-    pick: Pick,
-    /// Whether to pick as if all members were alive when none is.
-    fail_open: bool,
-    maglev: Option<Arc<Maglev>>,
+    rule: PickRule,
     random: Random,
     /// The members that may be picked now, evenly mixed. Each occurs as often as its weight says.
     schedule: Vec<u16>,
@@ -68,29 +76,17 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Creates a pool. `maglev` is the table over all members, which only [`Pick::Hash`] needs. `seed` starts the
-    /// random numbers of [`Pick::Random`].
-    pub fn new(
-        members: Vec<Member>,
-        pick: Pick,
-        fail_open: bool,
-        maglev: Option<Arc<Maglev>>,
-        seed: u64,
-    ) -> Pool {
-        let (schedule, fit, turn, is_all_alive) = (Vec::new(), Vec::new(), 0, true);
-        let random = Random::new(seed);
-        let is_schedule_old = true;
+    /// Creates a pool. `seed` starts the random numbers of [`Pick::Random`].
+    pub fn new(members: Vec<Member>, rule: PickRule, seed: u64) -> Pool {
         let mut pool = Pool {
             members,
-            pick,
-            fail_open,
-            maglev,
-            random,
-            schedule,
-            is_schedule_old,
-            turn,
-            fit,
-            is_all_alive,
+            rule,
+            random: Random::new(seed),
+            schedule: Vec::new(),
+            is_schedule_old: true,
+            turn: 0,
+            fit: Vec::new(),
+            is_all_alive: true,
         };
         pool.plan();
         pool
@@ -149,7 +145,7 @@ impl Pool {
         if self.schedule.len() <= 1 {
             return self.schedule.first().map(|only| usize::from(*only));
         }
-        let member = match self.pick {
+        let member = match self.rule.pick {
             Pick::RoundRobin => {
                 let member = self.schedule[self.turn];
                 self.turn = if self.turn + 1 == self.schedule.len() {
@@ -178,7 +174,7 @@ impl Pool {
     /// Returns the key's own member. While that is not fit, it returns another that is always the same for this key.
     /// Clients of other members do not move.
     fn by_hash(&self, mut key: u64) -> usize {
-        if let Some(maglev) = &self.maglev {
+        if let Some(maglev) = &self.rule.maglev {
             for _ in 0..=HASH_TRIES {
                 let member = maglev.pick(key);
                 if self.fit[member] {
@@ -208,10 +204,8 @@ impl Pool {
         let fit = (0..self.members.len()).filter(|member| self.fit[*member]);
         // a / weight(a) < b / weight(b), without division.
         fit.reduce(|best, member| {
-            let (mine, theirs) = (
-                u64::from(self.members[best].weight),
-                u64::from(self.members[member].weight),
-            );
+            let mine = u64::from(self.members[best].weight);
+            let theirs = u64::from(self.members[member].weight);
             if sessions(member) * mine < sessions(best) * theirs {
                 member
             } else {
@@ -226,7 +220,7 @@ impl Pool {
         let chosen: [&dyn Fn(&Member) -> bool; 3] = [
             &|member| may(member) && member.alive && !member.backup,
             &|member| may(member) && member.alive,
-            &|member| may(member) && self.fail_open,
+            &|member| may(member) && self.rule.fail_open,
         ];
         let is_chosen = chosen
             .into_iter()

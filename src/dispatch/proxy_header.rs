@@ -30,7 +30,8 @@ pub fn proxy_v2(src: SocketAddr, dst: SocketAddr, buffer: &mut [u8; HEADER_MAX_B
     if src.ip().is_unspecified() {
         return write(buffer, LOCAL, UNSPEC, &[]);
     }
-    let (src_port, dst_port) = (src.port().to_be_bytes(), dst.port().to_be_bytes());
+    let src_port = src.port().to_be_bytes();
+    let dst_port = dst.port().to_be_bytes();
     match (src.ip(), dst.ip()) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => write(
             buffer,
@@ -39,7 +40,8 @@ pub fn proxy_v2(src: SocketAddr, dst: SocketAddr, buffer: &mut [u8; HEADER_MAX_B
             &[&src.octets(), &dst.octets(), &src_port, &dst_port],
         ),
         (src, dst) => {
-            let (src, dst) = (mapped(src).octets(), mapped(dst).octets());
+            let src = mapped(src).octets();
+            let dst = mapped(dst).octets();
             write(buffer, PROXY, UDP_V6, &[&src, &dst, &src_port, &dst_port])
         }
     }

@@ -87,7 +87,8 @@ impl<K: AddressKey> Ranges<K> {
         let (head, tail) = key.words();
         // The first range begins at K::MIN, so at least one head is not above the head of any key.
         let block = self.heads.partition_point(|start| *start <= head) - 1;
-        let (first, end) = (self.blocks[block] as usize, self.blocks[block + 1] as usize);
+        let first = self.blocks[block] as usize;
+        let end = self.blocks[block + 1] as usize;
         if self.heads[block] < head {
             return self.owners[end - 1]; // No range begins in this head: the last one before it covers the key.
         }
@@ -117,8 +118,10 @@ impl<K: AddressKey> RangesBuilder<K> {
     }
 
     fn finish(self) -> Ranges<K> {
-        let (mut heads, mut blocks) = (Vec::new(), Vec::new());
-        let (mut tails, mut owners) = (Vec::new(), Vec::new());
+        let mut heads = Vec::new();
+        let mut blocks = Vec::new();
+        let mut tails = Vec::new();
+        let mut owners = Vec::new();
         for (first, owner) in self.0 {
             let (head, tail) = first.words();
             if heads.last() != Some(&head) {

@@ -112,7 +112,8 @@ impl ReplyFilter {
     /// Returns whether the source is a listener of this daemon. The destination of the datagram is an address of this
     /// host too, even if it was added after the others were listed.
     fn is_own(&self, envelope: &Envelope) -> bool {
-        let (ip, port) = (envelope.src.ip(), envelope.src.port());
+        let ip = envelope.src.ip();
+        let port = envelope.src.port();
         let listed = self
             .ports
             .get(usize::from(port >> 6))

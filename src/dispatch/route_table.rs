@@ -107,7 +107,8 @@ impl RouteTable {
             .matches
             .iter()
             .filter(|row| row.ports.0 <= port && port <= row.ports.1);
-        let (mut v4, mut v6) = (Nodes::default(), Nodes::default());
+        let mut v4 = Nodes::default();
+        let mut v6 = Nodes::default();
         for row in at_port {
             match row.net {
                 IpNet::V4(net) => v4.add(u32::from(net.network()), u32::from(net.broadcast()), row),
@@ -319,7 +320,9 @@ fn compile_groups(rows: &[&Match]) -> Vec<Group> {
 }
 
 fn compile_sources<'a>(rows: impl Iterator<Item = &'a Match>) -> Sources {
-    let (mut v4, mut v6, mut any) = (Vec::new(), Vec::new(), None);
+    let mut v4 = Vec::new();
+    let mut v6 = Vec::new();
+    let mut any = None;
     for row in rows {
         match row.source {
             None => any = any.or(Some(row.route)),

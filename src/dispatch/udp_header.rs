@@ -89,9 +89,10 @@ mod tests {
 
     fn pair(v6: bool, octets: [u8; 32], ports: (u16, u16)) -> (SocketAddr, SocketAddr) {
         let address = |octets: &[u8], port| {
-            let ip: IpAddr = match v6 {
-                true => <[u8; 16]>::try_from(&octets[..16]).unwrap().into(),
-                false => <[u8; 4]>::try_from(&octets[..4]).unwrap().into(),
+            let ip: IpAddr = if v6 {
+                <[u8; 16]>::try_from(&octets[..16]).unwrap().into()
+            } else {
+                <[u8; 4]>::try_from(&octets[..4]).unwrap().into()
             };
             SocketAddr::new(ip, port)
         };
@@ -132,10 +133,8 @@ mod tests {
     /// families have no common header.
     #[test]
     fn limits() {
-        let (v4, v6) = (
-            "192.0.2.1:1".parse().unwrap(),
-            "[2001:db8::1]:1".parse().unwrap(),
-        );
+        let v4 = "192.0.2.1:1".parse().unwrap();
+        let v6 = "[2001:db8::1]:1".parse().unwrap();
         let bytes = vec![0xff; 65_528];
         for (address, most) in [(v4, 65_507), (v6, 65_527)] {
             let header = udp_header(address, address, &bytes[..most]).unwrap();

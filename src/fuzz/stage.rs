@@ -7,9 +7,9 @@ use std::sync::{Arc, Weak};
 
 use crate::config::Config;
 use crate::config::kind::{BuildContext, BuildError, OpenedUpstream};
-use crate::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
+use crate::dispatch::dispatcher::{Claim, Dispatcher, DispatcherParts, ListenerRouting, Lookup};
 use crate::dispatch::handler::{Handler, HandlerId, Names, SocketTable};
-use crate::dispatch::id::UpstreamId;
+use crate::dispatch::id::{ListenerId, UpstreamId};
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::reply_policy::ReplyFilter;
 use crate::dispatch::route_table::RouteId;
@@ -109,21 +109,21 @@ pub(super) fn dispatcher(config: &str, numbers: &mut Numbers) -> (Dispatcher, We
             .collect(),
     };
     let listener = ListenerRouting {
-        id: 0,
+        id: ListenerId::new(0),
         lookup: Lookup::Fixed(RouteId(0)),
         claim: Claim::All,
     };
     let route = (0..handlers.len()).map(HandlerId::new).collect();
     let (names, filter) = (Arc::new(names), ReplyFilter::new([local()], [], []));
     let weak = Arc::downgrade(&names);
-    let dispatcher = Dispatcher::new(
-        vec![listener],
-        vec![route],
+    let dispatcher = Dispatcher::new(DispatcherParts {
+        listeners: vec![listener],
+        routes: vec![route],
         handlers,
-        Arc::new(filter),
+        reply_filter: Arc::new(filter),
         names,
-        1,
-        upstreams,
-    );
+        listener_total: 1,
+        upstream_total: upstreams,
+    });
     (dispatcher, weak)
 }

@@ -8,6 +8,7 @@ use super::input::Input;
 use super::stage::{Numbers, dispatcher, local};
 use crate::datagram::{Envelope, Region, Span, Train};
 use crate::dispatch::handler::Batch;
+use crate::dispatch::id::LocalListener;
 use crate::dispatch::tap::{Tap, TapCounts, TapId};
 use crate::number;
 use crate::observe::tap::{TapLine, TappedDatagram, write_datagram};
@@ -51,7 +52,7 @@ pub fn run(bytes: &[u8]) {
             .sum::<u64>();
         dispatcher.taps().begin_turn(input.number64());
         let batch = Batch::new(&trains, &arena);
-        dispatcher.dispatch(0, &batch, &mut Numbers::default());
+        dispatcher.dispatch(LocalListener::new(0), &batch, &mut Numbers::default());
         dispatcher.sending().0.clear();
         dispatcher.end_turn();
         if input.flag() {

@@ -201,7 +201,7 @@ fn continue_with(released: Released, theirs: &Identity, successors: &RowMap) {
 /// What a handler receives: sockets have numbers of this worker, and listeners exist (`handover/transfer.rs`).
 fn moved(mut saved: SavedState, numbers: &mut Numbers) -> SavedState {
     for session in &mut saved.sessions {
-        session.listener = LocalListener(0);
+        session.listener = LocalListener::new(0);
         for leg in &mut session.legs {
             leg.socket = leg.socket.map(|_| numbers.lease());
         }
@@ -256,7 +256,11 @@ mod tests {
             };
             let now = Time(u64::from(client) * 1_000_000_000);
             dispatcher.set_time(now);
-            dispatcher.dispatch(0, &Batch::new(&[train], b"ping"), &mut numbers);
+            dispatcher.dispatch(
+                LocalListener::new(0),
+                &Batch::new(&[train], b"ping"),
+                &mut numbers,
+            );
             dispatcher.sending().0.clear();
             dispatcher.end_turn();
         }

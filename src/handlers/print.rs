@@ -53,6 +53,14 @@ enum Format {
     Hex,
 }
 
+impl Format {
+    /// The word that the configuration file uses.
+    fn word(self) -> &'static str {
+        let found = FORMATS.iter().find(|(_, format)| *format == self);
+        found.map_or("", |(word, _)| word)
+    }
+}
+
 #[derive(Debug)]
 struct Print {
     format: Format,
@@ -70,7 +78,10 @@ impl HandlerSpec for Print {
     }
 
     fn describe(&self) -> String {
-        format!("prints one line ({:?}) on standard output", self.format).to_lowercase()
+        format!(
+            "prints one line ({}) on standard output",
+            self.format.word()
+        )
     }
 
     fn build(&self, context: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
@@ -188,10 +199,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn with_datagram<T>(payload: &[u8], act: impl Fn(&Datagram<'_>) -> T) -> T {
-        let (src, dst) = (
-            "192.0.2.1:9999".parse().unwrap(),
-            "[2001:db8::1]:53".parse().unwrap(),
-        );
+        let src = "192.0.2.1:9999".parse().unwrap();
+        let dst = "[2001:db8::1]:53".parse().unwrap();
         let envelope = Envelope {
             src,
             dst,

@@ -89,12 +89,17 @@ fn read(section: &mut Section<'_>) -> Option<Box<dyn HandlerSpec>> {
 
 /// Refuses more bytes than one datagram can carry.
 fn limited(bytes: Vec<u8>) -> Result<Vec<u8>, Mistake> {
-    match bytes.len() {
-        len if len > RUN_MAX_BYTES as usize => Err(Mistake::new(format!(
+    check_length(bytes.len() as u64)?;
+    Ok(bytes)
+}
+
+fn check_length(len: u64) -> Result<(), Mistake> {
+    if len > u64::from(RUN_MAX_BYTES) {
+        return Err(Mistake::new(format!(
             "{len} bytes do not fit a datagram, which holds {RUN_MAX_BYTES}"
-        ))),
-        _ => Ok(bytes),
+        )));
     }
+    Ok(())
 }
 
 fn file_bytes(path: &std::path::Path) -> Result<Vec<u8>, Mistake> {
@@ -103,13 +108,12 @@ fn file_bytes(path: &std::path::Path) -> Result<Vec<u8>, Mistake> {
             .hint("a relative path starts at the configuration file's directory")
     };
     // The size is checked first, so that neither a device nor a huge file is read whole.
-    match fs::metadata(path).map_err(failed)? {
-        data if !data.is_file() => Err(Mistake::new(format!("{} is not a file", path.display()))),
-        data if data.len() > u64::from(RUN_MAX_BYTES) => {
-            limited(vec![0; data.len().min(1 << 20) as usize])
-        }
-        _ => fs::read(path).map_err(failed),
+    let data = fs::metadata(path).map_err(failed)?;
+    if !data.is_file() {
+        return Err(Mistake::new(format!("{} is not a file", path.display())));
     }
+    check_length(data.len())?;
+    fs::read(path).map_err(failed)
 }
 
 #[derive(Debug, Clone)]
@@ -161,5 +165,22 @@ impl Handler for Fixed {
             }
             cx.reply(datagram, &self.bytes, &self.reply_policy)
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file that is too long is refused by its own size.
+    #[test]
+    fn a_long_file_is_refused_by_its_size() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(5_000_000).unwrap();
+        let mistake = file_bytes(file.path()).unwrap_err();
+        assert_eq!(
+            mistake.message,
+            "5000000 bytes do not fit a datagram, which holds 65507"
+        );
     }
 }

@@ -219,7 +219,10 @@ fn borrow(
     let lent =
         lend(workers).map_err(|unlent| DaemonError::Start(BuildError(unlent.to_string())))?;
     for (slot, socket) in lent {
-        lent_sockets.add(identity.listeners[slot.listener].key.clone(), socket);
+        lent_sockets.add(
+            identity.listeners[slot.listener.index()].key.clone(),
+            socket,
+        );
     }
     Ok(())
 }

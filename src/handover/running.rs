@@ -9,6 +9,7 @@ use crossbeam_channel::bounded;
 use crate::build::error::DaemonError;
 use crate::build::worker_threads::WorkerThreads;
 use crate::config::Config;
+use crate::dispatch::id::ListenerId;
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::handover::history::{History, Rows};
@@ -81,7 +82,7 @@ impl Running {
             mut history,
             rows,
         } = parked;
-        let removed: Vec<usize> = gone(&prepared.row_map.listeners);
+        let removed = gone(&prepared.row_map.listeners);
         let mut worker_states = Vec::new();
         for (number, mut worker) in workers.drain(..).enumerate() {
             if !removed.is_empty() {
@@ -366,7 +367,7 @@ fn settle(workers: &mut [(Worker, Handle)], plan: &Plan) {
         .iter_mut()
         .flat_map(|(worker, _)| worker.listeners())
         .collect();
-    let name = |listener: &Listener| plan.listeners[listener.slot.listener].label.clone();
+    let name = |listener: &Listener| plan.listeners[listener.slot.listener.index()].label.clone();
     let late: HashSet<u16> = listeners
         .iter()
         .filter(|listener| listener.is_late())
@@ -403,16 +404,17 @@ fn smallest_buffers(workers: &mut [(Worker, Handle)], listeners: usize) -> Vec<u
         .iter_mut()
         .flat_map(|(worker, _)| worker.listeners())
     {
-        let granted = &mut smallest[listener.slot.listener];
+        let granted = &mut smallest[listener.slot.listener.index()];
         *granted = listener.receive_buffer().min(*granted);
     }
     smallest
 }
 
-/// Returns the old row numbers that have no new row.
-fn gone(row_map: &[Option<usize>]) -> Vec<usize> {
+/// Returns the numbers of the old listeners that have no new row.
+fn gone(row_map: &[Option<usize>]) -> Vec<ListenerId> {
     (0..row_map.len())
         .filter(|old| row_map[*old].is_none())
+        .map(ListenerId::new)
         .collect()
 }
 

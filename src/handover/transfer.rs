@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::net::UdpSocket;
 
 use crate::dispatch::handler::HandlerId;
-use crate::dispatch::id::{LocalListener, UpstreamId};
+use crate::dispatch::id::{ListenerId, LocalListener, UpstreamId};
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::saved_state::{SavedLeg, SavedPort, SavedSession, SavedState, SavedUpstream};
 use crate::handover::history::History;
@@ -69,9 +69,10 @@ impl Handover<'_> {
         let listener = self
             .row_map
             .listeners
-            .get(old.listener)
+            .get(old.listener.index())
             .copied()
-            .flatten()?;
+            .flatten()
+            .map(ListenerId::new)?;
         self.sockets.get(&SocketSlot { listener, ..old }).copied()
     }
 

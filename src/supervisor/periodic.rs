@@ -170,7 +170,7 @@ impl Periodic {
             .map(|(number, listener)| {
                 let own = lent
                     .iter()
-                    .filter(|(slot, _)| slot.listener == number)
+                    .filter(|(slot, _)| slot.listener.index() == number)
                     .map(|(_, socket)| socket.as_fd());
                 (listener.key.clone(), own.collect())
             })

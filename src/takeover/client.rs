@@ -12,6 +12,7 @@ use super::time_until;
 use crate::build::inherited_sockets::LentSockets;
 use crate::config::handlers::one;
 use crate::config::{Kind as HandlerKind, NamedHandler};
+use crate::dispatch::id::ListenerId;
 use crate::dispatch::ledger::Ledger;
 use crate::handover::history::{History, Rows};
 use crate::handover::prepare::{Prepared, Present};
@@ -76,7 +77,7 @@ impl TakeoverClient {
 
     /// The listeners of the server, with the number of sockets of each.
     pub fn listeners(&self) -> impl Iterator<Item = (ListenerKey, usize)> + use<> {
-        let slots = |listener| {
+        let slots = |listener: ListenerId| {
             self.manifest
                 .slots
                 .iter()
@@ -85,7 +86,7 @@ impl TakeoverClient {
         };
         let keys = self.manifest.identity.listeners.iter().enumerate();
         let listeners: Vec<_> = keys
-            .map(|(number, listener)| (listener.key.clone(), slots(number)))
+            .map(|(number, listener)| (listener.key.clone(), slots(ListenerId::new(number))))
             .collect();
         listeners.into_iter()
     }
@@ -115,7 +116,9 @@ impl TakeoverClient {
         let mut lent_sockets = LentSockets::default();
         for (slot, socket) in self.manifest.slots.iter().zip(self.sockets.drain(..)) {
             lent_sockets.add(
-                self.manifest.identity.listeners[slot.listener].key.clone(),
+                self.manifest.identity.listeners[slot.listener.index()]
+                    .key
+                    .clone(),
                 socket,
             );
         }
@@ -326,11 +329,11 @@ impl ClientSwitchoverDriver {
     }
 
     /// The server's numbers of the listeners that the new configuration does not have.
-    fn removed(&self) -> Vec<usize> {
+    fn removed(&self) -> Vec<ListenerId> {
         let listeners = self.row_map.listeners.iter().enumerate();
         listeners
             .filter(|(_, successor)| successor.is_none())
-            .map(|(number, _)| number)
+            .map(|(number, _)| ListenerId::new(number))
             .collect()
     }
 

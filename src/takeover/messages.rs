@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dispatch::id::ListenerId;
 use crate::dispatch::ledger::Ledger;
 use crate::monitor::UpstreamState;
 use crate::plan::identity::Identity;
@@ -108,7 +109,11 @@ impl Manifest {
     pub fn is_sound(&self, fds: usize) -> bool {
         let listeners = self.identity.listeners.len();
         let is_complete = fds >= self.slots.len() + self.admin_listeners.len();
-        is_complete && self.slots.iter().all(|slot| slot.listener < listeners)
+        is_complete
+            && self
+                .slots
+                .iter()
+                .all(|slot| slot.listener.index() < listeners)
     }
 }
 
@@ -142,7 +147,7 @@ pub struct Released {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Started {
     /// The server's numbers of the listeners that the client does not have.
-    pub removed: Vec<usize>,
+    pub removed: Vec<ListenerId>,
 }
 
 /// What the server knows of an upstream.

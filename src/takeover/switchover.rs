@@ -11,6 +11,7 @@ use mio::Waker;
 use crate::build::error::DaemonError;
 use crate::build::service_manager::ServiceManager;
 use crate::build::worker_threads::WorkerThreads;
+use crate::dispatch::id::ListenerId;
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::saved_state::SavedState;
 use crate::handover::history::{as_written, difference};
@@ -55,7 +56,7 @@ pub(super) struct Switchover<'s, 'a> {
     /// The exported state.
     released: Option<Released>,
     /// The server's numbers of the listeners that the client does not have.
-    removed: Vec<usize>,
+    removed: Vec<ListenerId>,
     final_counts: Vec<Ledger>,
     /// Since when nobody serves.
     begun: Option<Instant>,

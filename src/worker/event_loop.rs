@@ -7,6 +7,7 @@
 
 mod commands;
 mod handover;
+mod replies;
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,16 +21,16 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::command::{Command, Handle};
 use super::flush::{FlushSockets, Flusher};
-use super::listener::{self, Listener};
-use super::upstream_sockets::{Ready, TOKENS, UpstreamSockets};
+use super::listener::Listener;
+use super::upstream_sockets::{TOKENS, UpstreamSockets};
 use crate::datagram::Train;
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::handler::{Batch, HandlerId};
+use crate::dispatch::id::{LocalListener, UpstreamSocketId};
 use crate::dispatch::ledger::Ledger;
-use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::time::{Time, nanoseconds};
 use crate::net::errno::{self, ReceiveError};
-use crate::net::receive::{LONG_BYTES, Receiver, SLOTS};
+use crate::net::receive::{Receiver, SLOTS};
 
 /// Events that one poll call can return; further events wait for the next call.
 const EVENTS_MAX: usize = 256;
@@ -71,7 +72,7 @@ pub struct Worker {
     /// When the handlers' next deadline is checked again; `None` if no handler has one.
     deadline: Option<Time>,
     /// Listeners that may hold datagrams, each at most once.
-    ready: VecDeque<usize>,
+    ready: VecDeque<LocalListener>,
     is_ready: Vec<bool>,
     stop_at: Option<Instant>,
     /// Set once a stopping worker has drained its sockets: the end of the wait for outstanding replies.
@@ -124,7 +125,7 @@ impl Worker {
         upstream_sockets.register_with(poll.registry().try_clone()?);
         // Edge-triggered epoll reports only new arrivals. An inherited socket may already hold datagrams, so every
         // listener starts as ready.
-        let ready = (0..listeners.len()).collect();
+        let ready = (0..listeners.len()).map(LocalListener::new).collect();
         let (sender, commands) = crossbeam_channel::unbounded();
         let worker = Worker {
             poll,
@@ -203,7 +204,7 @@ impl Worker {
                 Token(socket) if socket >= TOKENS => self
                     .upstream_sockets
                     .queue(UpstreamSocketId::new(socket - TOKENS)),
-                Token(listener) => self.queue(listener),
+                Token(listener) => self.queue(LocalListener::new(listener)),
             }
         }
         self.upstream_sockets
@@ -252,9 +253,9 @@ impl Worker {
             let Some(listener) = self.ready.pop_front() else {
                 break;
             };
-            match self.turn(listener) {
+            match self.request_turn(listener) {
                 After::Drained => {
-                    self.is_ready[listener] = false;
+                    self.is_ready[listener.index()] = false;
                     continue;
                 }
                 After::More => timeout = Some(Duration::ZERO),
@@ -265,58 +266,46 @@ impl Worker {
         timeout
     }
 
-    /// Runs turns for the upstream sockets that were ready at the call.
-    fn take_replies(&mut self) {
-        let mut sockets = self.upstream_sockets.ready();
-        // Some may have been closed since they were queued. Closed sockets are skipped.
-        while sockets > 0 && self.upstream_sockets.ready() > 0 && !self.is_over() {
-            sockets = sockets.saturating_sub(self.reply_turn(sockets.min(SOCKETS_PER_TURN)));
-            if !self.commands.is_empty() {
-                self.obey();
-            }
-        }
-    }
-
     /// Makes one receive call for one listener, dispatches what it returned, and flushes once.
-    fn turn(&mut self, index: usize) -> After {
-        let asked = self.listeners[index].trains_max;
+    fn request_turn(&mut self, listener: LocalListener) -> After {
+        let asked = self.listeners[listener.index()].trains_max;
         let is_tapped = !self.dispatcher.taps().is_empty();
-        if let Some(after) = self.receive(index, is_tapped) {
+        if let Some(after) = self.receive_requests(listener, is_tapped) {
             return after;
         }
         if is_tapped {
             self.dispatcher.taps().begin_turn(time_of_day_ns());
         }
-        self.gather_trains(index);
+        self.gather_requests(listener);
         self.dispatcher.set_time(self.now());
         let batch = Batch::new(&self.trains, self.receiver.arena());
         self.dispatcher
-            .dispatch(index, &batch, &mut self.upstream_sockets);
+            .dispatch(listener, &batch, &mut self.upstream_sockets);
         self.dispatcher.end_turn();
         self.flush();
         if self.dispatcher.is_measured() {
             self.dispatcher.settle_latency(time_of_day_ns());
         }
-        if asked > self.listeners[index].trains_max {
+        if asked > self.listeners[listener.index()].trains_max {
             self.receiver.release();
         }
         After::More
     }
 
     /// Makes one receive call. If it returned nothing, returns what remains to be done for the listener.
-    fn receive(&mut self, index: usize, is_tapped: bool) -> Option<After> {
-        let listener = &self.listeners[index];
+    fn receive_requests(&mut self, listener: LocalListener, is_tapped: bool) -> Option<After> {
+        let from = &self.listeners[listener.index()];
         // A tap shows the source even if no handler needs it.
-        let receives_source = listener.receives_source || is_tapped;
-        let socket = listener.send_socket.socket();
+        let receives_source = from.receives_source || is_tapped;
+        let socket = from.send_socket.socket();
         let received = self
             .receiver
-            .receive(socket, listener.trains_max, receives_source);
+            .receive(socket, from.trains_max, receives_source);
         let meaning = errno::of_receive(&received.err()?);
         if meaning == ReceiveError::Drained {
             return Some(After::Drained);
         }
-        self.dispatcher.listener_count(index).receive_errors += 1;
+        self.dispatcher.listener_count(listener).receive_errors += 1;
         if meaning == ReceiveError::Again {
             Some(After::More)
         } else {
@@ -325,75 +314,19 @@ impl Worker {
     }
 
     /// Makes trains of what a listener received. Those that cannot be handled are counted as dropped.
-    fn gather_trains(&mut self, index: usize) {
+    fn gather_requests(&mut self, listener: LocalListener) {
         self.trains.clear();
-        let listener = &mut self.listeners[index];
+        let from = &mut self.listeners[listener.index()];
         for slot in self.receiver.slots() {
-            listener.adapt(&slot);
-            if let Err(reason) = listener.train(&slot, &mut self.trains)
+            from.adapt(&slot);
+            if let Err(reason) = from.train(&slot, &mut self.trains)
                 && let Some(train) = self.trains.pop()
             {
                 let train = [train];
                 let batch = Batch::new(&train, self.receiver.arena());
-                self.dispatcher.refuse(index, reason, &batch);
+                self.dispatcher.refuse(listener, reason, &batch);
             }
         }
-    }
-
-    /// Reads at most `sockets_max` upstream sockets, dispatches the replies, and flushes once. Returns the number of
-    /// sockets read.
-    fn reply_turn(&mut self, sockets_max: usize) -> usize {
-        if !self.dispatcher.taps().is_empty() {
-            self.dispatcher.taps().begin_turn(time_of_day_ns());
-        }
-        let looked = self.receive_replies(sockets_max);
-        for (socket, errno) in self.reports.drain(..) {
-            self.upstream_sockets
-                .report(socket, errno, self.dispatcher.sending().1);
-        }
-        self.trains.clear();
-        let mut was_long = false;
-        for slot in self.receiver.slots() {
-            was_long |= slot.len >= LONG_BYTES;
-            self.trains.push(listener::reply_train(&slot));
-        }
-        self.dispatcher.set_time(self.now());
-        let mut rest = &self.trains[..];
-        for (socket, handler, count) in &self.replies {
-            let (trains, after) = rest.split_at(*count);
-            let batch = &Batch::new(trains, self.receiver.arena());
-            self.dispatcher
-                .reply(*handler, *socket, batch, &mut self.upstream_sockets);
-            rest = after;
-        }
-        self.flush();
-        if was_long {
-            self.receiver.release();
-        }
-        looked
-    }
-
-    /// Reads at most `sockets_max` upstream sockets into one arena. Returns the number of sockets read.
-    fn receive_replies(&mut self, sockets_max: usize) -> usize {
-        self.receiver.begin(false);
-        self.replies.clear();
-        let mut looked = 0;
-        while looked < sockets_max && self.receiver.room() > 0 {
-            let Some(ready) = self.upstream_sockets.next_ready() else {
-                break;
-            };
-            looked += 1;
-            let Ready {
-                id: socket,
-                handler,
-                ..
-            } = ready;
-            if let Some(count) = ready.receive(&mut self.receiver, &mut self.reports) {
-                self.replies.push((socket, handler, count));
-                self.upstream_sockets.had(socket, count);
-            }
-        }
-        looked
     }
 
     /// Sends what the turn left in the outbox, and notifies handlers of send failures on their sockets.
@@ -458,8 +391,9 @@ impl Worker {
             || !self.dispatcher.has_outstanding()
     }
 
-    fn queue(&mut self, listener: usize) {
-        if self.stop_at.is_none() && !std::mem::replace(&mut self.is_ready[listener], true) {
+    fn queue(&mut self, listener: LocalListener) {
+        if self.stop_at.is_none() && !std::mem::replace(&mut self.is_ready[listener.index()], true)
+        {
             self.ready.push_back(listener);
         }
     }

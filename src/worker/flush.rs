@@ -2,22 +2,23 @@
 //! one batch of messages. Each refusal is classified and counted, and does not stop the flush.
 
 mod items;
+mod transmission;
 
 use std::io;
 
 use self::items::Items;
+use self::transmission::transmit;
 use super::listener::Listener;
 use super::send_socket::SendSocket;
 use super::upstream_sockets::UpstreamSockets;
 use crate::datagram::Span;
 use crate::dispatch::handler::Trouble;
+use crate::dispatch::id::UpstreamSocketId;
 use crate::dispatch::ledger::{Ledger, Sent};
-use crate::dispatch::outbox::{
-    Kept, Outbox, Parcel, Run, SEGMENTS_MAX_OLD, SegmentLimits, UpstreamSocketId,
-};
+use crate::dispatch::outbox::{Kept, Outbox, Parcel, Run, SEGMENTS_MAX_OLD, SegmentLimits};
 use crate::dispatch::udp_header::{HEADER_BYTES, udp_header};
 use crate::net::control_message::Sending;
-use crate::net::errno::{self, SendError};
+use crate::net::errno;
 use crate::net::send::{MESSAGES_MAX, SendBatch, Sender};
 
 /// The sockets that a flush sends through.
@@ -334,100 +335,4 @@ fn gather<'a>(
         runs.push(run);
         rest = rest.from(run.parcels);
     }
-}
-
-/// What follows a failed send call.
-enum Step {
-    /// Send the same message again.
-    Retry,
-    /// The error concerns an earlier datagram: count it, and send the same message again.
-    Report,
-    /// The datagrams of the message are finally refused.
-    Refuse,
-    /// The kernel refuses the segments of the message: send its datagrams one by one.
-    Split,
-}
-
-/// Recovery steps that one batch has already used after failed send calls.
-#[derive(Default)]
-struct Recovery {
-    /// Whether the message at the front was sent again after a pending error.
-    is_retried: bool,
-    /// Whether the socket was replaced by a new one.
-    is_renewed: bool,
-}
-
-impl Recovery {
-    /// Classifies a failed send call of a message with `segment` bytes per datagram.
-    fn judge(&mut self, error: &io::Error, segment: u16, send_socket: &mut SendSocket) -> Step {
-        match errno::of_send(error) {
-            SendError::Again => return Step::Retry,
-            SendError::Pending if !std::mem::replace(&mut self.is_retried, true) => {
-                let is_report = errno::is_report(error);
-                return if is_report { Step::Report } else { Step::Retry };
-            }
-            SendError::Pending | SendError::Full | SendError::Refused => {}
-        }
-        if segment != 0 && errno::refuses_segments(error) {
-            return Step::Split;
-        }
-        // Tried once for each batch: while the network is down, the rest is refused without another socket.
-        let may_renew =
-            errno::may_lack_source(error) && !std::mem::replace(&mut self.is_renewed, true);
-        if may_renew && send_socket.renew() {
-            return Step::Retry;
-        }
-        Step::Refuse
-    }
-}
-
-/// Sends a whole batch. Each refusal is classified: the message is retried, counted as refused, or, if segments were
-/// refused, returned. `settle` gets the index of the first item of the run that a result concerns. Returns the number
-/// of settled items.
-fn transmit(
-    batch: &mut SendBatch<'_, '_>,
-    send_socket: &mut SendSocket,
-    runs: &[Run],
-    settle: &mut dyn FnMut(usize, Sent),
-) -> (usize, Option<io::Error>) {
-    let mut first = 0;
-    let mut done = 0;
-    let mut recovery = Recovery {
-        is_renewed: send_socket.renew_if_doubted(),
-        ..Recovery::default()
-    };
-    if let Some(errno) = send_socket.unreachable() {
-        for run in runs {
-            settle(done, Sent::Refused(errno, run.datagrams));
-            done += run.parcels;
-        }
-        return (done, None);
-    }
-    while let Some(run) = runs.get(first) {
-        let error = match batch.send(send_socket.socket(), first) {
-            Ok(sent) => {
-                for run in &runs[first..first + sent] {
-                    settle(done, Sent::Taken(run.datagrams));
-                    done += run.parcels;
-                }
-                first += sent;
-                recovery.is_retried = false;
-                continue;
-            }
-            Err(error) => error,
-        };
-        let errno = error.raw_os_error().unwrap_or(0);
-        match recovery.judge(&error, run.segment, send_socket) {
-            Step::Retry => {}
-            Step::Report => settle(done, Sent::Reported(errno)),
-            Step::Split => return (done, Some(error)),
-            Step::Refuse => {
-                settle(done, Sent::Refused(errno, run.datagrams));
-                done += run.parcels;
-                first += 1;
-                recovery.is_retried = false;
-            }
-        }
-    }
-    (done, None)
 }

@@ -62,29 +62,41 @@ pub struct Listener {
     drops_seen: u32,
 }
 
+/// What a listener is made of, besides its socket.
+#[derive(Debug)]
+pub struct ListenerParts {
+    /// Which socket of the configuration this is.
+    pub slot: SocketSlot,
+    /// Bound address.
+    pub address: SocketAddr,
+    /// Options that the socket is made with.
+    pub options: ListenerOptions,
+    /// Whether the kernel is asked for the source of each datagram.
+    pub receives_source: bool,
+    /// Whether the socket is not bound yet, and will be by [`Listener::bind_late`].
+    pub is_late: bool,
+}
+
 impl Listener {
-    /// Wraps a socket that is bound, or, if `is_late`, will be bound by [`Listener::bind_late`].
-    pub fn new(
-        slot: SocketSlot,
-        socket: UdpSocket,
-        address: SocketAddr,
-        options: ListenerOptions,
-        receives_source: bool,
-        is_late: bool,
-    ) -> Listener {
-        let send_socket = SendSocket::of_listener(socket, address);
-        let receives_destination = options.destination;
-        let (trains_max, drops_seen) = (SLOTS, 0);
-        Listener {
-            send_socket,
+    /// Wraps a socket.
+    pub fn new(socket: UdpSocket, parts: ListenerParts) -> Listener {
+        let ListenerParts {
+            slot,
             address,
             options,
+            receives_source,
+            is_late,
+        } = parts;
+        Listener {
+            send_socket: SendSocket::of_listener(socket, address),
+            address,
             is_late,
             receives_source,
-            receives_destination,
+            receives_destination: options.destination,
+            options,
             slot,
-            trains_max,
-            drops_seen,
+            trains_max: SLOTS,
+            drops_seen: 0,
         }
     }
 
@@ -190,9 +202,10 @@ impl Listener {
         };
         let lost = (self.receives_source && src.is_none())
             || (self.receives_destination && control.destination.is_none());
-        let refused = match slot.is_truncated() {
-            true => Some(DropReason::Truncated),
-            false => (slot.is_control_truncated() || lost).then_some(DropReason::ControlLost),
+        let refused = if slot.is_truncated() {
+            Some(DropReason::Truncated)
+        } else {
+            (slot.is_control_truncated() || lost).then_some(DropReason::ControlLost)
         };
         // Written in place: a train is two cache lines, and a sender without GSO causes one per datagram.
         trains.push(Train {

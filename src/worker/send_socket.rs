@@ -65,9 +65,10 @@ struct Pattern {
 
 impl Pattern {
     fn make(&self) -> io::Result<UdpSocket> {
-        match self.keeps_source {
-            false => upstream::upstream_socket(self.upstream, &self.options),
-            true => kept_source_socket(self.upstream, &self.options),
+        if self.keeps_source {
+            kept_source_socket(self.upstream, &self.options)
+        } else {
+            upstream::upstream_socket(self.upstream, &self.options)
         }
     }
 }
@@ -347,11 +348,11 @@ impl SendSocket {
 
     /// Records that segments larger than `smaller` bytes were refused.
     pub(super) fn learn(&mut self, error: &io::Error, smaller: u32) {
-        match errno::is_about_size(error) {
-            false => self.limits.bytes_max = 0,
+        if !errno::is_about_size(error) {
+            self.limits.bytes_max = 0;
+        } else if self.is_connected {
             // A listener sends to many clients: the narrow path of one says nothing about the others.
-            true if self.is_connected => self.limits.bytes_max = smaller,
-            true => {}
+            self.limits.bytes_max = smaller;
         }
     }
 

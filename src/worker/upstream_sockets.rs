@@ -16,9 +16,9 @@ use self::socket::{STREAK, UpstreamSocket};
 use super::send_socket::SendSocket;
 use super::worker_state::UpstreamSocketState;
 use crate::dispatch::handler::{self, HandlerId, Trouble, UpstreamId};
+use crate::dispatch::id::UpstreamSocketId;
 use crate::dispatch::ledger::{Ledger, Sent};
 use crate::dispatch::limit::Limit;
-use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
 use crate::net::upstream::UpstreamSocketOptions;
@@ -135,7 +135,7 @@ impl UpstreamSockets {
         &mut self,
         id: UpstreamSocketId,
     ) -> Option<(&mut SendSocket, HandlerId, UpstreamId)> {
-        let slot = self.slots.get_mut(id.0 as usize)?.as_mut()?;
+        let slot = self.slots.get_mut(id.index())?.as_mut()?;
         Some((
             &mut slot.send_socket,
             self.targets[slot.upstream.index()].handler,
@@ -146,7 +146,7 @@ impl UpstreamSockets {
     /// Queues a socket that an event reported as readable. A socket that many consecutive polls report may have a
     /// queue.
     pub fn queue(&mut self, id: UpstreamSocketId) {
-        let Some(Some(slot)) = self.slots.get_mut(id.0 as usize) else {
+        let Some(Some(slot)) = self.slots.get_mut(id.index()) else {
             return;
         };
         if slot.is_ready {
@@ -167,7 +167,7 @@ impl UpstreamSockets {
     /// a read returned `STREAK` trains. A socket that is reported often but holds a single datagram is read singly,
     /// with a back-off that doubles each time.
     pub fn had(&mut self, id: UpstreamSocketId, trains: usize) {
-        let Some(Some(slot)) = self.slots.get_mut(id.0 as usize) else {
+        let Some(Some(slot)) = self.slots.get_mut(id.index()) else {
             return;
         };
         if slot.asks() == 1 {
@@ -193,11 +193,11 @@ impl UpstreamSockets {
     pub fn next_ready(&mut self) -> Option<Ready<'_>> {
         let id = loop {
             let id = self.ready.pop_front()?;
-            if self.slots[id.0 as usize].is_some() {
+            if self.slots[id.index()].is_some() {
                 break id;
             }
         };
-        let slot = self.slots[id.0 as usize].as_mut()?;
+        let slot = self.slots[id.index()].as_mut()?;
         slot.is_ready = false;
         let handler = self.targets[slot.upstream.index()].handler;
         let asks = slot.asks();
@@ -264,7 +264,7 @@ impl UpstreamSockets {
     /// Closes the sockets that were given up, and counts failed openings and discarded replies. Called after a flush.
     pub fn settle(&mut self, ledger: &mut Ledger) {
         for id in self.closing.drain(..) {
-            if let Some(mut slot) = self.slots[id.0 as usize].take() {
+            if let Some(mut slot) = self.slots[id.index()].take() {
                 ledger.upstreams[slot.upstream.index()].kernel_drops += slot.new_kernel_drops();
                 self.targets[slot.upstream.index()].budget.give_back();
                 self.free.push(id);
@@ -366,7 +366,7 @@ impl UpstreamSockets {
     fn add(&mut self, slot: UpstreamSocket) -> UpstreamSocketId {
         match self.free.pop() {
             Some(id) => {
-                self.slots[id.0 as usize] = Some(slot);
+                self.slots[id.index()] = Some(slot);
                 id
             }
             None => {
@@ -388,7 +388,7 @@ impl UpstreamSockets {
 
     /// Registers a new socket with epoll. If that fails, the socket is closed.
     fn register(&mut self, id: UpstreamSocketId) -> io::Result<()> {
-        let place = id.0 as usize;
+        let place = id.index();
         if let (Some(epoll), Some(slot)) = (&self.epoll, &self.slots[place])
             && let Err(error) =
                 epoll::add_level(epoll, slot.send_socket.socket(), (TOKENS + place) as u64)
@@ -425,7 +425,7 @@ impl handler::SocketTable for UpstreamSockets {
 
     fn upstream(&self, id: UpstreamSocketId) -> Option<UpstreamId> {
         self.slots
-            .get(id.0 as usize)?
+            .get(id.index())?
             .as_ref()
             .map(|slot| slot.upstream)
     }
@@ -437,7 +437,7 @@ impl handler::SocketTable for UpstreamSockets {
     /// Makes a system call only if the socket may hold datagrams: if a poll reported it, or if the last poll was
     /// incomplete or too long ago.
     fn discard_queue(&mut self, id: UpstreamSocketId, now: Time) {
-        let Some(Some(slot)) = self.slots.get(id.0 as usize) else {
+        let Some(Some(slot)) = self.slots.get(id.index()) else {
             return;
         };
         let is_reported = slot.is_ready || slot.last_report == self.polls;

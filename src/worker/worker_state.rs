@@ -7,9 +7,8 @@ use std::net::UdpSocket;
 use serde::{Deserialize, Serialize};
 
 use super::send_socket::Sticky;
-use crate::dispatch::id::UpstreamId;
+use crate::dispatch::id::{ListenerId, UpstreamId, UpstreamSocketId};
 use crate::dispatch::ledger::Ledger;
-use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::saved_state::SavedState;
 use crate::dispatch::sink::SinkCounts;
 
@@ -17,7 +16,7 @@ use crate::dispatch::sink::SinkCounts;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SocketSlot {
     /// Number of the listener in the plan.
-    pub listener: usize,
+    pub listener: ListenerId,
     /// Index among the sockets that share the listener's address.
     pub index: usize,
 }

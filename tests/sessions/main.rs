@@ -20,7 +20,7 @@ use std::rc::Rc;
 
 use udispatch::datagram::{Envelope, Region, Span, Train as Raw};
 use udispatch::dispatch::handler::{Batch, HandlerId, Trouble};
-use udispatch::dispatch::id::UpstreamId;
+use udispatch::dispatch::id::{LocalListener, UpstreamId};
 use udispatch::dispatch::outbox::UpstreamSocketId;
 use udispatch::dispatch::random::Random;
 use udispatch::dispatch::time::Time;
@@ -201,7 +201,11 @@ impl Simulation {
         );
         let Worker { dispatcher, ways } = &mut self.workers[worker];
         dispatcher.set_time(Time(self.now));
-        dispatcher.dispatch(listener, &Batch::new(&raw, &arena), ways);
+        dispatcher.dispatch(
+            LocalListener::new(listener),
+            &Batch::new(&raw, &arena),
+            ways,
+        );
         let (mut step, passed) = self.witness(worker, &arena);
         assert!(
             passed.is_empty(),

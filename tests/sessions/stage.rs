@@ -5,9 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use udispatch::config::kind::{BuildContext, BuildError, OpenedUpstream};
-use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
+use udispatch::dispatch::dispatcher::{
+    Claim, Dispatcher, DispatcherParts, ListenerRouting, Lookup,
+};
 use udispatch::dispatch::handler::{HandlerId, Names, SocketTable};
-use udispatch::dispatch::id::UpstreamId;
+use udispatch::dispatch::id::{ListenerId, UpstreamId};
 use udispatch::dispatch::outbox::UpstreamSocketId;
 use udispatch::dispatch::random::Random;
 use udispatch::dispatch::reply_policy::ReplyFilter;
@@ -238,7 +240,7 @@ pub fn build(scenario: &Scenario, ground: &Rc<RefCell<Ground>>) -> Vec<Worker> {
             .iter()
             .enumerate()
             .map(|(id, door)| ListenerRouting {
-                id,
+                id: ListenerId::new(id),
                 lookup: Lookup::Fixed(RouteId(door.route as u32)),
                 claim: Claim::All,
             });
@@ -252,15 +254,15 @@ pub fn build(scenario: &Scenario, ground: &Rc<RefCell<Ground>>) -> Vec<Worker> {
         let reply_filter = Arc::clone(&reply_filter);
         let names = Arc::clone(&names);
         let doors = scenario.doors.len();
-        let dispatcher = Dispatcher::new(
-            routings.collect(),
+        let dispatcher = Dispatcher::new(DispatcherParts {
+            listeners: routings.collect(),
             routes,
             handlers,
             reply_filter,
             names,
-            doors,
-            upstreams,
-        );
+            listener_total: doors,
+            upstream_total: upstreams,
+        });
         Worker { dispatcher, ways }
     };
     (0..scenario.workers).map(build).collect()

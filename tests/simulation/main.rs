@@ -21,9 +21,9 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, unbounded};
 use udispatch::config::kind::{BuildContext, BuildError, OpenedUpstream};
 use udispatch::datagram::Train;
-use udispatch::dispatch::dispatcher::{Dispatcher, ListenerRouting};
-use udispatch::dispatch::handler::{Batch, SocketTable};
-use udispatch::dispatch::id::{LocalListener, UpstreamId};
+use udispatch::dispatch::dispatcher::{Dispatcher, DispatcherParts, ListenerRouting};
+use udispatch::dispatch::handler::{Batch, NoSockets};
+use udispatch::dispatch::id::{ListenerId, LocalListener, UpstreamId};
 use udispatch::dispatch::outbox::UpstreamSocketId;
 use udispatch::dispatch::random::Random;
 use udispatch::dispatch::sink::{Job, LineSink};
@@ -193,6 +193,7 @@ impl Simulation {
         let count = sockets[index].queue.len().min(1 + random.below(SLOTS));
         let packets: Vec<Packet> = sockets[index].queue.drain(..count).collect();
         let socket = &sockets[index];
+        let listener = LocalListener::new(socket.local_listener);
         let worker = &mut workers[socket.worker];
         let (mut trains, mut placed): (Vec<Train>, Vec<(Packet, u32)>) = Default::default();
         for (slot, packet) in packets.iter().enumerate() {
@@ -202,11 +203,9 @@ impl Simulation {
                 usize::from(model::is_claimed(world, socket.worker, socket, packet));
             if once_in(random, 50) {
                 let reason = *pick(random, &[DropReason::Truncated, DropReason::ControlLost]);
-                worker.dispatcher.refuse(
-                    socket.local_listener,
-                    reason,
-                    &Batch::new(&[train], arena),
-                );
+                worker
+                    .dispatcher
+                    .refuse(listener, reason, &Batch::new(&[train], arena));
                 worker
                     .model
                     .refuse(socket.listener, reason, train.datagrams());
@@ -220,16 +219,14 @@ impl Simulation {
         }
         let expected = worker.model.turn(world, socket, &placed, arena);
         let batch = Batch::new(&trains, arena);
-        worker
-            .dispatcher
-            .dispatch(socket.local_listener, &batch, &mut NoSockets);
+        worker.dispatcher.dispatch(listener, &batch, &mut NoSockets);
         worker.dispatcher.end_turn();
         let seen = witness::SEEN.with_borrow_mut(std::mem::take);
         assert_eq!(seen, expected.seen, "what the witnesses were given");
         let (outbox, _) = worker.dispatcher.sending();
         outbox::check(
             outbox,
-            LocalListener(socket.local_listener as u32),
+            listener,
             arena,
             &expected,
             &worker.sockets,
@@ -296,7 +293,7 @@ fn build(world: &World, sockets: &[Socket], worker: usize) -> Worker {
     let routing = |socket: &Socket| {
         let planned = &world.plan.listeners[socket.listener];
         ListenerRouting {
-            id: socket.listener,
+            id: ListenerId::new(socket.listener),
             lookup: planned.lookup.clone(),
             claim: planned.claim(worker),
         }
@@ -324,15 +321,15 @@ fn build(world: &World, sockets: &[Socket], worker: usize) -> Worker {
         .map(|route| route.handlers.clone())
         .collect();
     let count = handlers.len();
-    let dispatcher = Dispatcher::new(
-        routings,
+    let dispatcher = Dispatcher::new(DispatcherParts {
+        listeners: routings,
         routes,
         handlers,
-        Arc::clone(&world.plan.reply_filter),
-        Arc::clone(&world.plan.names),
-        world.plan.listeners.len(),
-        bench.sockets.len(),
-    );
+        reply_filter: Arc::clone(&world.plan.reply_filter),
+        names: Arc::clone(&world.plan.names),
+        listener_total: world.plan.listeners.len(),
+        upstream_total: bench.sockets.len(),
+    });
     let printers = (0..count)
         .map(|handler| bench.jobs.remove(&handler).map(Printer::new))
         .collect();
@@ -370,19 +367,6 @@ impl BuildContext for Bench {
 
     fn seed(&mut self) -> u64 {
         self.worker << 32 | self.handler as u64
-    }
-}
-
-/// Forwarding without sessions needs no further sockets. Sessions have a simulation of their own.
-struct NoSockets;
-
-impl SocketTable for NoSockets {
-    fn open(&mut self, upstream: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
-        panic!("a socket to {upstream:?} is opened")
-    }
-
-    fn close(&mut self, socket: UpstreamSocketId) {
-        panic!("{socket:?} is closed")
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::datagram::{Envelope, Region, Span, Train};
-use crate::dispatch::handler::SocketTable;
+use crate::dispatch::handler::NoSockets;
 use crate::dispatch::ledger::{HandlerCount, UpstreamCount};
 
 /// A handler with a deadline at a fixed time after its last call. It counts how often it is asked for the deadline.
@@ -54,22 +54,15 @@ impl Forwarding for Sleeper {
     }
 }
 
-struct NoSockets;
-
-impl SocketTable for NoSockets {
-    fn open(&mut self, _: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
-        Err(DropReason::NoUpstream)
-    }
-    fn close(&mut self, _: UpstreamSocketId) {}
-}
-
 /// Of a thousand handlers, only those that were called are asked for their next deadline. Each is called at its
 /// deadline.
 #[test]
 fn who_was_not_called_is_not_asked() {
-    let (asked, called) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let asked = Arc::new(AtomicU32::new(0));
+    let called = Arc::new(AtomicU32::new(0));
     let sleeper = |every| {
-        let (asked, called) = (Arc::clone(&asked), Arc::clone(&called));
+        let asked = Arc::clone(&asked);
+        let called = Arc::clone(&called);
         Box::new(Sleeper {
             every,
             deadline: None,
@@ -79,21 +72,22 @@ fn who_was_not_called_is_not_asked() {
     };
     let handlers = (0..1_000).map(|number| sleeper(10 + number)).collect();
     let routings = (0..1_000).map(|id| ListenerRouting {
-        id,
+        id: ListenerId::new(id),
         lookup: Lookup::Fixed(RouteId(id as u32)),
         claim: Claim::All,
     });
     let routes = (0..1_000).map(|number| vec![HandlerId(number)]).collect();
-    let (reply_filter, names) = (Arc::new(ReplyFilter::default()), Arc::new(Names::default()));
-    let mut dispatcher = Dispatcher::new(
-        routings.collect(),
+    let reply_filter = Arc::new(ReplyFilter::default());
+    let names = Arc::new(Names::default());
+    let mut dispatcher = Dispatcher::new(DispatcherParts {
+        listeners: routings.collect(),
         routes,
         handlers,
         reply_filter,
         names,
-        1_000,
-        0,
-    );
+        listener_total: 1_000,
+        upstream_total: 0,
+    });
     assert_eq!(
         (dispatcher.deadline(), asked.swap(0, Ordering::Relaxed)),
         (None, 1_000)
@@ -120,7 +114,11 @@ fn who_was_not_called_is_not_asked() {
     let mut sockets = NoSockets;
     for (now, listener) in [(0, 5), (0, 500), (1, 7)] {
         dispatcher.set_time(Time(now));
-        dispatcher.dispatch(listener, &Batch::new(&[train], &[]), &mut sockets);
+        dispatcher.dispatch(
+            LocalListener::new(listener),
+            &Batch::new(&[train], &[]),
+            &mut sockets,
+        );
     }
     assert_eq!(
         (dispatcher.deadline(), asked.swap(0, Ordering::Relaxed)),
@@ -142,4 +140,18 @@ fn who_was_not_called_is_not_asked() {
         );
     }
     assert_eq!(asked.load(Ordering::Relaxed), 4);
+}
+
+/// Of two handlers' drops, the intersection holds the datagrams that both dropped, with the first handler's reasons.
+#[test]
+fn what_all_handlers_dropped() {
+    let of = |places: &[u32], reason| Drops(places.iter().map(|place| (*place, reason)).collect());
+    let mut common = of(&[0, 2, 3, 7], DropReason::SinkFull);
+    common.intersect(&of(&[1, 2, 7, 8], DropReason::Discarded));
+    assert_eq!(
+        common.0,
+        [(2, DropReason::SinkFull), (7, DropReason::SinkFull)]
+    );
+    common.intersect(&Drops::default());
+    assert_eq!(common.0, []);
 }

@@ -24,7 +24,12 @@ fn pool(members: &[Member], pick: Pick) -> Pool {
         ..*member
     };
     let members: Vec<Member> = members.iter().zip(&names).map(named).collect();
-    Pool::new(members, pick, true, Some(Arc::new(Maglev::new(&names))), 1)
+    let rule = PickRule {
+        pick,
+        fail_open: true,
+        maglev: Some(Arc::new(Maglev::new(&names))),
+    };
+    Pool::new(members, rule, 1)
 }
 
 fn picks(pool: &mut Pool, count: u64) -> Vec<u64> {
@@ -90,7 +95,7 @@ fn fitness() {
             0,
             "{pick:?}: nobody is alive, so all may, but for who drains"
         );
-        pool.fail_open = false;
+        pool.rule.fail_open = false;
         pool.plan();
         assert_eq!(pool.pick(|| 1, |_| 0), None);
     }
@@ -166,15 +171,14 @@ fn any_weights_and_changes() {
         let members: Vec<Member> = (0..2 + random.below(9))
             .map(|_| member(&mut random))
             .collect();
-        let (mut turns, mut hash) = (pool(&members, Pick::RoundRobin), pool(&members, Pick::Hash));
+        let mut turns = pool(&members, Pick::RoundRobin);
+        let mut hash = pool(&members, Pick::Hash);
         let keys: Vec<u64> = (0..300).map(mix).collect();
         let mut before: Option<(Vec<bool>, Vec<usize>)> = None;
         for _ in 0..12 {
-            let (place, part, to) = (
-                random.below(members.len()),
-                random.below(3),
-                random.below(2) == 0,
-            );
+            let place = random.below(members.len());
+            let part = random.below(3);
+            let to = random.below(2) == 0;
             for pool in [&mut turns, &mut hash] {
                 pool.change(place, |member| match part {
                     0 => member.alive = to,

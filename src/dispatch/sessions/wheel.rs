@@ -177,7 +177,7 @@ mod tests {
                 match random.below(8) {
                     0..3 => {
                         number += 1;
-                        let id = table.insert(key(number), LocalListener(0), 0, now);
+                        let id = table.insert(key(number), LocalListener::new(0), 0, now);
                         list.push(Listed {
                             id,
                             seen: now,

@@ -17,7 +17,7 @@ pub use self::filter::Filter;
 pub(super) use self::page::TapSource;
 pub use self::page::{Direction, TapCounts, TapPage, View};
 use self::page::{Pages, TapSample, VERDICTS_MAX};
-use super::handler::{Batch, Drops, HandlerId, Names, UpstreamId};
+use super::handler::{Batch, Drops, HandlerId, Names};
 use super::id::LocalListener;
 use super::outbox::{Outbox, Reply};
 use super::verdict::DropReason;
@@ -184,25 +184,16 @@ impl Taps {
     }
 
     /// Copies the replies of an upstream, after the handler has handled them. A reply is shown as its client receives
-    /// it: the kernel was not asked for details of replies, and readers look for the client's exchange.
+    /// it: the kernel was not asked for details of replies, and readers look for the client's exchange. `passed` is
+    /// one of the replies as the handler passed it back, or `None` if it passed back none.
     pub(super) fn take_reply(
         &mut self,
-        handler: HandlerId,
-        upstream: Option<UpstreamId>,
+        source: TapSource,
         batch: &Batch<'_>,
-        outbox: &Outbox,
-        listener_of: impl Fn(LocalListener) -> u32,
+        passed: Option<Reply>,
     ) {
-        let passed = passed_back(handler, batch.trains(), outbox);
-        let listener = passed.map(|(local, _)| listener_of(local));
-        let source = TapSource {
-            direction: Direction::Reply,
-            listener,
-            route: Ok(None),
-            upstream,
-        };
         self.copy(source, batch, |envelope| {
-            let (_, reply) = passed?;
+            let reply = passed?;
             Some(Envelope {
                 src: reply.from,
                 dst: reply.to,
@@ -248,9 +239,9 @@ impl Taps {
                         handlers,
                         drops,
                         payload: &[],
-                        index: 0,
+                        index: first,
                     };
-                    let copied = copy_train(tap, train, batch, first, sample);
+                    let copied = copy_train(tap, train, batch, sample);
                     tap.missed += u64::from(datagrams - copied);
                 }
                 first += datagrams;
@@ -261,21 +252,21 @@ impl Taps {
     }
 }
 
-/// Copies a train's datagrams one by one, until the tap accepts no more. Returns the number of copies.
+/// Copies a train's datagrams one by one, until the tap accepts no more. `sample` describes the first one. Returns the
+/// number of copies.
 fn copy_train<'a>(
     tap: &mut Tap,
     train: &Train,
     batch: &Batch<'a>,
-    first: u32,
     mut sample: TapSample<'a>,
 ) -> u32 {
     let mut copied = 0;
     for piece in train.pieces() {
         sample.payload = batch.bytes(piece.span);
-        sample.index = first + copied;
         if !tap.copy(&sample) {
             break;
         }
+        sample.index += 1;
         copied += 1;
     }
     copied
@@ -283,12 +274,13 @@ fn copy_train<'a>(
 
 /// Returns how the handler passed these replies back. The socket belongs to one session, so all of them go to one
 /// client.
-fn passed_back(
+pub(super) fn passed_back(
     handler: HandlerId,
     trains: &[Train],
     outbox: &Outbox,
 ) -> Option<(LocalListener, Reply)> {
-    let (first, last) = (trains.first()?.span, trains.last()?.span);
+    let first = trains.first()?.span;
+    let last = trains.last()?.span;
     let lies_within = |offset: u32| (first.offset..=last.offset + last.len).contains(&offset);
     outbox.replying().iter().find_map(|&listener| {
         let reply = outbox.replies(listener).last()?;

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::datagram::Envelope;
 use crate::dispatch::handler::{HandlerId, Names, UpstreamId};
-use crate::dispatch::id::RouteId;
+use crate::dispatch::id::{ListenerId, RouteId};
 use crate::dispatch::verdict::{DropReason, Verdict};
 use crate::number;
 
@@ -41,7 +41,7 @@ pub(in super::super) struct TapSource {
     /// The direction of the datagrams.
     pub(in super::super) direction: Direction,
     /// The number of the listener that received requests, or that replies leave through.
-    pub(in super::super) listener: Option<u32>,
+    pub(in super::super) listener: Option<ListenerId>,
     /// The route of the datagrams, or the reason why they have none.
     pub(in super::super) route: Result<Option<RouteId>, DropReason>,
     /// The upstream that replies come from.
@@ -86,7 +86,7 @@ pub struct Record {
     /// The direction of the datagram.
     pub direction: Direction,
     /// The number of the listener that received the request, or that the reply leaves through.
-    pub listener: Option<u32>,
+    pub listener: Option<ListenerId>,
     /// The upstream that replied.
     pub upstream: Option<UpstreamId>,
     /// The addresses and what else the kernel reported. A reply has the addresses that its client sees, or `None` if
@@ -132,7 +132,8 @@ impl TapPage {
     }
 
     fn write(&mut self, sample: &TapSample<'_>, payload: &[u8]) {
-        let (bytes, verdicts) = (self.bytes.len(), self.verdicts.len());
+        let bytes = self.bytes.len();
+        let verdicts = self.verdicts.len();
         self.bytes.extend_from_slice(payload);
         self.verdicts.extend(sample.verdicts());
         let TapSource {

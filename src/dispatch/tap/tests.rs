@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use super::filter::AddressFilter;
 use super::*;
 use crate::datagram::Span;
-use crate::dispatch::id::RouteId;
+use crate::dispatch::id::{ListenerId, RouteId};
 use crate::dispatch::random::Random;
 use crate::dispatch::verdict::Verdict;
 
@@ -43,7 +43,7 @@ fn train(envelope: Envelope, offset: u32, len: u32, segment: u16) -> Train {
 fn received(route: Result<Option<RouteId>, DropReason>) -> TapSource {
     TapSource {
         direction: Direction::Request,
-        listener: Some(3),
+        listener: Some(ListenerId::new(3)),
         route,
         upstream: None,
     }
@@ -103,10 +103,8 @@ fn targets_are_read() {
 fn records_tell_what_became_of_each() {
     let arena = arena();
     let (mut taps, pages, counts) = tapped(Filter::default(), 4);
-    let (one, two) = (
-        envelope("192.0.2.1:9", "192.0.2.9:53"),
-        envelope("192.0.2.2:9", "192.0.2.9:53"),
-    );
+    let one = envelope("192.0.2.1:9", "192.0.2.9:53");
+    let two = envelope("192.0.2.2:9", "192.0.2.9:53");
     let trains = [
         train(one, 0, 10, 4),
         train(
@@ -149,7 +147,7 @@ fn records_tell_what_became_of_each() {
         assert_eq!(view.payload, &arena[offset..offset + view.payload.len()]);
         assert_eq!(
             (view.record.listener, view.record.upstream),
-            (Some(3), None)
+            (Some(ListenerId::new(3)), None)
         );
     }
     assert_eq!(
@@ -157,10 +155,8 @@ fn records_tell_what_became_of_each() {
         (Some(one), Some(trains[1].envelope))
     );
     let handled = Verdict::Handled;
-    let (full, discarded) = (
-        Verdict::Dropped(DropReason::SinkFull),
-        Verdict::Dropped(DropReason::Discarded),
-    );
+    let full = Verdict::Dropped(DropReason::SinkFull);
+    let discarded = Verdict::Dropped(DropReason::Discarded);
     let said: Vec<Vec<Verdict>> = views
         .iter()
         .map(|view| view.verdicts.iter().map(|(_, verdict)| *verdict).collect())
@@ -220,7 +216,8 @@ fn shown_and_missed_are_all_that_is_wanted() {
         let filter = filters[random.below(filters.len())].clone();
         let snap = [0, 16, 65_535][random.below(3)];
         let (mut taps, pages, counts) = tapped(filter.clone(), snap);
-        let (mut wanted, mut shown) = (0, 0);
+        let mut wanted = 0;
+        let mut shown = 0;
         let mut under_way = Vec::new();
         let mut read = |under_way: &mut Vec<TapPage>, count: usize| {
             for page in under_way.drain(..count) {

@@ -40,7 +40,8 @@ mod tests {
     #[test]
     fn what_decides() {
         let envelope = |src: &str, dst: &str| {
-            let (src, dst): (SocketAddr, SocketAddr) = (src.parse().unwrap(), dst.parse().unwrap());
+            let src: SocketAddr = src.parse().unwrap();
+            let dst: SocketAddr = dst.parse().unwrap();
             Envelope {
                 src,
                 dst,

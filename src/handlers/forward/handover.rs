@@ -1,7 +1,6 @@
 //! The state that a forwarder exports to its replacement, and its import. It consists of sessions with their source
 //! ports, ports in quarantine, the round-robin position, and the health of each upstream.
 
-use super::config::{Choice, Spread};
 use super::stateful::Stateful;
 use super::upstream_set::UpstreamSet;
 use crate::dispatch::handler::Context;
@@ -18,7 +17,7 @@ impl UpstreamSet {
                 place: number::to_u16(place),
                 is_alive: self.pool.members()[place].alive,
                 passive_health: self.health_of(place),
-                earned: handle.earned(),
+                earned: handle.admission.earned(),
             };
         let upstreams = self.handles.iter().enumerate().map(upstream).collect();
         SavedState {
@@ -33,7 +32,7 @@ impl UpstreamSet {
         for left in &saved.upstreams {
             let place = usize::from(left.place);
             if place < self.handles.len() {
-                self.handles[place].restore_earned(left.earned);
+                self.handles[place].admission.restore_earned(left.earned);
                 self.restore_health(place, left.passive_health);
                 self.pool
                     .change(place, |member| member.alive = left.is_alive);
@@ -151,20 +150,7 @@ impl Stateful {
         {
             return None;
         }
-        match (
-            self.upstreams.settings.choice,
-            self.upstreams.settings.spread,
-        ) {
-            (Choice::One(_), Spread::Session) => {
-                let shadow = self
-                    .upstreams
-                    .shadows
-                    .iter()
-                    .position(|shadow| *shadow == place);
-                Some(shadow.map_or(0, |at| 1 + at))
-            }
-            _ => Some(place),
-        }
+        Some(self.upstreams.fanout.leg_of(place, &self.upstreams.shadows))
     }
 }
 

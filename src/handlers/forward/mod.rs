@@ -1,8 +1,11 @@
 //! `forward`: sends datagrams to all upstreams or to a picked one, and sends replies back to the client.
 
+mod admission;
 pub mod config;
+mod fanout;
 mod flow_hash;
 mod handover;
+mod outgoing;
 mod shadow;
 mod source_ports;
 mod stateful;
@@ -12,6 +15,7 @@ mod upstream_set;
 
 use std::sync::{Arc, OnceLock};
 
+use self::admission::Admission;
 use self::config::{Choice, HashOn, Replies, Settings, UpstreamOptions};
 use self::flow_hash::key_of;
 use self::stateful::Stateful;
@@ -24,7 +28,7 @@ use crate::config::kind::{
 use crate::datagram::Datagram;
 use crate::dispatch::handler::Handler;
 use crate::dispatch::maglev::{Maglev, hash_bytes};
-use crate::dispatch::pool::{Member, Pick, Pool};
+use crate::dispatch::pool::{Member, Pick, PickRule, Pool};
 use crate::dispatch::rate::RateLimit;
 use crate::dispatch::sessions::quota::Quota;
 use crate::dispatch::time::nanoseconds;
@@ -135,7 +139,12 @@ impl Forward {
             Pick::RoundRobin
         };
         let maglev = (pick == Pick::Hash && members.len() > 1).then(|| self.maglev());
-        Pool::new(members, pick, self.settings.fail_open, maglev, seed)
+        let rule = PickRule {
+            pick,
+            fail_open: self.settings.fail_open,
+            maglev,
+        };
+        Pool::new(members, rule, seed)
     }
 }
 
@@ -245,7 +254,8 @@ impl HandlerSpec for Forward {
     }
 
     fn build(&self, context: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
-        let (mut handles, mut has_address) = (Vec::new(), Vec::new());
+        let mut handles = Vec::new();
+        let mut has_address = Vec::new();
         let parts = self
             .settings
             .upstreams
@@ -255,12 +265,12 @@ impl HandlerSpec for Forward {
         for (place, ((upstream, options), rate)) in parts.enumerate() {
             let opened = context.upstream(place)?;
             has_address.push(opened.address.is_some());
+            let admission = Admission::new(options.sample, rate.clone(), context.seed());
             handles.push(UpstreamHandle::new(
                 opened,
                 upstream,
-                options,
-                rate.clone(),
-                context.seed(),
+                options.proxy,
+                admission,
             ));
         }
         let upstreams = UpstreamSet::new(
@@ -268,14 +278,11 @@ impl HandlerSpec for Forward {
             handles,
             self.pool(&has_address, context.seed()),
         );
-        Ok(match self.settings.has_sessions() {
-            true => Box::new(Stateful::new(
-                upstreams,
-                self.quota(context.seed()),
-                context.seed(),
-            )),
-            false => Box::new(Stateless::new(upstreams)),
-        })
+        if !self.settings.has_sessions() {
+            return Ok(Box::new(Stateless::new(upstreams)));
+        }
+        let quota = self.quota(context.seed());
+        Ok(Box::new(Stateful::new(upstreams, quota, context.seed())))
     }
 }
 

@@ -2,11 +2,13 @@
 //! own source port at its upstream, so replies that arrive there belong to its client.
 
 mod opening;
+mod passing;
 mod replies;
 
 use std::sync::Arc;
 
-use super::config::{Choice, Replies, Spread};
+use super::config::Replies;
+use super::outgoing::Outgoing;
 use super::shadow::{Comparison, Outcomes};
 use super::source_ports::SourcePorts;
 use super::upstream_set::UpstreamSet;
@@ -14,8 +16,8 @@ use crate::datagram::{Envelope, Train};
 use crate::dispatch::handler::{
     Batch, Context, Forwarding, Handler, HandlerId, Trouble, UpstreamId,
 };
+use crate::dispatch::id::UpstreamSocketId;
 use crate::dispatch::ledger::{HandlerCount, SessionCount, UpstreamCount};
-use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::reply_policy::ReplyPolicy;
 use crate::dispatch::saved_state::SavedState;
 use crate::dispatch::sessions::page::SessionPage;
@@ -23,7 +25,7 @@ use crate::dispatch::sessions::quota::Quota;
 use crate::dispatch::sessions::{Lifetimes, SessionId, SessionKey, Sessions, prefix_of};
 use crate::dispatch::time::Time;
 use crate::dispatch::upstream_event::UpstreamEvent;
-use crate::dispatch::verdict::{DropReason, Verdict};
+use crate::dispatch::verdict::DropReason;
 
 /// Sessions that one call of `on_time` ends at most; the rest follows in the next calls.
 const ENDS_MAX: usize = 512;
@@ -63,10 +65,9 @@ impl Stateful {
         } else {
             limits.unreplied
         };
-        let legs = match (upstreams.settings.choice, upstreams.settings.spread) {
-            (Choice::One(_), Spread::Session) => 1 + upstreams.shadows.len(),
-            _ => upstreams.handles.len(),
-        };
+        let legs = upstreams
+            .fanout
+            .legs(upstreams.handles.len(), upstreams.shadows.len());
         let lifetimes = Lifetimes {
             idle: limits.idle,
             unreplied,
@@ -89,6 +90,11 @@ impl Stateful {
         }
     }
 
+    /// Number of sockets that a session may have.
+    fn legs(&self) -> usize {
+        self.opening.len()
+    }
+
     fn on_request(&mut self, train: &Train, index: u32, batch: &Batch<'_>, cx: &mut Context<'_>) {
         if let Err(reason) = self.request(train, index, batch, cx) {
             cx.drop_run(index, train.datagrams(), reason);
@@ -103,7 +109,12 @@ impl Stateful {
         cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
         let envelope = &train.envelope;
-        let ttl = self.upstreams.damp(envelope)?;
+        let outgoing = Outgoing {
+            train,
+            index,
+            batch,
+            ttl: self.upstreams.damp(envelope)?,
+        };
         let key = SessionKey {
             client: envelope.src,
             local: envelope.local,
@@ -113,10 +124,10 @@ impl Stateful {
             Some(id) => id,
             None if !self.may_reply(envelope, cx) => {
                 self.counts.one_way += u64::from(train.datagrams());
-                self.upstreams.pass_on(train, index, batch, ttl, cx);
+                self.upstreams.pass_on(&outgoing, cx);
                 return Ok(());
             }
-            None => self.open(key, train, batch, cx)?,
+            None => self.open(key, &outgoing, cx)?,
         };
         let session = self.table.get_mut(id);
         session.seen = cx.now();
@@ -125,14 +136,14 @@ impl Stateful {
         session.listener = cx.listener();
         session.requests = session.requests.saturating_add(train.datagrams());
         session.winner = None;
-        session.ttl = ttl;
+        session.ttl = outgoing.ttl;
         let is_last = self
             .upstreams
             .settings
             .limits
             .requests_max
             .is_some_and(|max| session.requests >= max);
-        let passed = self.pass_on(id, train, index, batch, ttl, cx);
+        let passed = self.pass_on(id, &outgoing, cx);
         if is_last {
             self.table.unbind(id);
         }
@@ -150,154 +161,12 @@ impl Stateful {
                 && !self.upstreams.is_upstream(envelope.src))
     }
 
-    /// Forwards a train of a session; as a whole if no upstream counts single datagrams.
-    fn pass_on(
-        &mut self,
-        id: SessionId,
-        train: &Train,
-        index: u32,
-        batch: &Batch<'_>,
-        ttl: Option<u8>,
-        cx: &mut Context<'_>,
-    ) -> Result<(), DropReason> {
-        if self.upstreams.is_plain && self.upstreams.settings.spread == Spread::Session {
-            return self.pass_piece(id, train, batch, ttl, cx);
-        }
-        for (at, datagram) in (index..).zip(train.pieces()) {
-            if let Err(reason) = self.pass_piece(id, &datagram, batch, ttl, cx) {
-                cx.verdict(at, Verdict::Dropped(reason));
-            }
-        }
-        Ok(())
-    }
-
-    fn pass_piece(
-        &mut self,
-        id: SessionId,
-        train: &Train,
-        batch: &Batch<'_>,
-        ttl: Option<u8>,
-        cx: &mut Context<'_>,
-    ) -> Result<(), DropReason> {
-        match (
-            self.upstreams.settings.choice,
-            self.upstreams.settings.spread,
-        ) {
-            (Choice::One(_), Spread::Session) if self.upstreams.pool.is_all_alive() => {}
-            (Choice::One(_), Spread::Session) => self.renew_choice(id, train, batch, cx)?,
-            (Choice::One(_), Spread::Datagram) => {
-                let source_ports = &self.source_ports;
-                let place = self
-                    .upstreams
-                    .pick(train, batch, |place| source_ports.sessions(place))
-                    .ok_or(DropReason::NoUpstream)?;
-                let socket = self.leg(id, place, cx)?;
-                for shadow in 0..self.upstreams.shadows.len() {
-                    let shadow = self.upstreams.shadows[shadow];
-                    if let Some(socket) = self.table.legs(id)[shadow] {
-                        // Losses of a shadow are counted in the shadow's own row.
-                        let _ = self.pass_leg(socket, shadow, train, batch, ttl, cx);
-                    }
-                }
-                return self.pass_leg(socket, place, train, batch, ttl, cx);
-            }
-            (Choice::All, _) => {}
-        }
-        let mut passed = Err(DropReason::NoUpstream);
-        for leg in 0..self.opening.len() {
-            let Some(socket) = self.table.legs(id)[leg] else {
-                continue;
-            };
-            let Some(place) = self.source_ports.place(socket) else {
-                continue;
-            };
-            let got = self.pass_leg(socket, place, train, batch, ttl, cx);
-            // Losses of a shadow are counted in the shadow's own row.
-            if !self.upstreams.settings.upstream_options[place].shadow {
-                passed = passed.or(got);
-            }
-        }
-        passed
-    }
-
-    fn pass_leg(
-        &mut self,
-        socket: UpstreamSocketId,
-        place: usize,
-        train: &Train,
-        batch: &Batch<'_>,
-        ttl: Option<u8>,
-        cx: &mut Context<'_>,
-    ) -> Result<(), DropReason> {
-        self.upstreams.handles[place].pass(socket, train, batch, ttl, cx)?;
-        self.source_ports.requested(socket, train.datagrams());
-        self.upstreams.requested(place, train.datagrams(), cx.now());
-        Ok(())
-    }
-
-    /// Returns the session's socket to an upstream, and leases one if the session has none yet.
-    fn leg(
-        &mut self,
-        id: SessionId,
-        place: usize,
-        cx: &mut Context<'_>,
-    ) -> Result<UpstreamSocketId, DropReason> {
-        if let Some(socket) = self.table.legs(id)[place] {
-            return Ok(socket);
-        }
-        let socket = self.source_ports.lease(place, cx)?;
-        self.source_ports.assign(socket, id);
-        self.table.legs(id)[place] = Some(socket);
-        Ok(socket)
-    }
-
-    /// Moves a session whose upstream has died to another one, if another one is alive.
-    fn renew_choice(
-        &mut self,
-        id: SessionId,
-        train: &Train,
-        batch: &Batch<'_>,
-        cx: &mut Context<'_>,
-    ) -> Result<(), DropReason> {
-        let Some(socket) = self.table.legs(id)[0] else {
-            return Err(DropReason::NoUpstream);
-        };
-        let Some(place) = self.source_ports.place(socket) else {
-            return Err(DropReason::NoUpstream);
-        };
-        // If no upstream is alive, the present one is as good as any. Another pick would also advance the round-robin
-        // position.
-        if self.upstreams.pool.members()[place].alive || self.upstreams.pool.is_fit(place) {
-            return Ok(());
-        }
-        let source_ports = &self.source_ports;
-        let Some(other) = self
-            .upstreams
-            .pick(train, batch, |place| source_ports.sessions(place))
-        else {
-            return Ok(());
-        };
-        if other == place || !self.upstreams.pool.members()[other].alive {
-            return Ok(());
-        }
-        let new = self.source_ports.lease(other, cx)?;
-        self.source_ports.assign(new, id);
-        self.table.legs(id)[0] = Some(new);
-        let seen = self.table.get(id).seen;
-        // Thousands of sessions may move at once, and the dead upstream does not need the ports that they leave.
-        self.source_ports.spoil(socket);
-        self.source_ports.release(socket, seen, cx);
-        Ok(())
-    }
-
     fn end(&mut self, id: SessionId, cause: Cause, cx: &mut Context<'_>) {
         let session = self.table.get(id);
-        let (seen, is_assured, prefix) = (
-            session.seen,
-            session.is_assured,
-            prefix_of(session.key.client.ip()),
-        );
-        for leg in 0..self.opening.len() {
+        let seen = session.seen;
+        let is_assured = session.is_assured;
+        let prefix = prefix_of(session.key.client.ip());
+        for leg in 0..self.legs() {
             if let Some(socket) = self.table.legs(id)[leg].take() {
                 self.source_ports.release(socket, seen, cx);
             }

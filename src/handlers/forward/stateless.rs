@@ -1,10 +1,11 @@
 //! Forwarding without sessions: each datagram goes to a picked upstream, or to all of them, and no reply comes back.
 
-use super::config::{Choice, Spread};
+use super::fanout::Fanout;
+use super::outgoing::Outgoing;
 use super::upstream_set::UpstreamSet;
 use crate::dispatch::handler::{Batch, Context, Forwarding, Handler, Trouble, UpstreamId};
+use crate::dispatch::id::UpstreamSocketId;
 use crate::dispatch::ledger::{HandlerCount, UpstreamCount};
-use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::saved_state::SavedState;
 use crate::dispatch::time::Time;
 use crate::dispatch::upstream_event::UpstreamEvent;
@@ -21,10 +22,7 @@ impl Stateless {
     ///
     /// In debug builds, if the settings ask for sessions.
     pub fn new(upstreams: UpstreamSet) -> Stateless {
-        debug_assert!(
-            upstreams.settings.spread == Spread::Datagram
-                || upstreams.settings.choice == Choice::All
-        );
+        debug_assert_ne!(upstreams.fanout, Fanout::PerSession);
         Stateless { upstreams }
     }
 }
@@ -33,12 +31,19 @@ impl Handler for Stateless {
     fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
         let mut index = 0;
         for train in batch.trains() {
-            let datagrams = train.datagrams();
             match self.upstreams.damp(&train.envelope) {
-                Ok(ttl) => self.upstreams.pass_on(train, index, batch, ttl, cx),
-                Err(reason) => cx.drop_run(index, datagrams, reason),
+                Ok(ttl) => {
+                    let outgoing = Outgoing {
+                        train,
+                        index,
+                        batch,
+                        ttl,
+                    };
+                    self.upstreams.pass_on(&outgoing, cx);
+                }
+                Err(reason) => cx.drop_run(index, train.datagrams(), reason),
             }
-            index += datagrams;
+            index += train.datagrams();
         }
     }
 

@@ -4,23 +4,27 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::config::{Choice, HashOn, Settings};
+use super::fanout::Fanout;
 use super::flow_hash::key_of;
+use super::outgoing::Outgoing;
 use super::upstream_handle::UpstreamHandle;
-use crate::datagram::{Envelope, Train};
-use crate::dispatch::handler::{Batch, Context, UpstreamId};
+use crate::datagram::Envelope;
+use crate::dispatch::handler::{Context, UpstreamId};
+use crate::dispatch::id::UpstreamSocketId;
 use crate::dispatch::ledger::UpstreamCount;
-use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::passive_health::PassiveHealth;
 use crate::dispatch::pool::{Pick, Pool};
 use crate::dispatch::reply_policy::damp;
 use crate::dispatch::time::Time;
 use crate::dispatch::upstream_event::UpstreamEvent;
-use crate::dispatch::verdict::{DropReason, Verdict};
+use crate::dispatch::verdict::DropReason;
 
 /// The upstreams of one forwarder in one worker.
 pub struct UpstreamSet {
     /// Checked settings of the handler.
     pub settings: Arc<Settings>,
+    /// How the datagrams of a client spread over the upstreams.
+    pub fanout: Fanout,
     /// The upstreams, in the order of the file.
     pub handles: Vec<UpstreamHandle>,
     /// The upstreams to pick from: all but the shadows, which are never fit.
@@ -38,8 +42,9 @@ pub struct UpstreamSet {
 impl UpstreamSet {
     /// Combines the parts, and derives from the settings whether passive health applies.
     pub fn new(settings: Arc<Settings>, handles: Vec<UpstreamHandle>, pool: Pool) -> UpstreamSet {
+        let fanout = Fanout::of(&settings);
         let has_passive_health =
-            settings.monitor.probe.is_none() && handles.len() > 1 && settings.choice != Choice::All;
+            settings.monitor.probe.is_none() && handles.len() > 1 && fanout != Fanout::All;
         let upstream_options = settings.upstream_options.iter().enumerate();
         let shadows = upstream_options
             .filter(|(_, options)| options.shadow)
@@ -49,6 +54,7 @@ impl UpstreamSet {
         UpstreamSet {
             passive_health: has_passive_health
                 .then(|| vec![PassiveHealth::default(); handles.len()]),
+            fanout,
             shadows,
             is_plain,
             is_whole: is_plain && stays_together(&settings),
@@ -73,25 +79,12 @@ impl UpstreamSet {
         damp(envelope.ttl, fixed)
     }
 
-    /// Forwards a train without a session. `index` is the index of its first datagram in the batch.
-    pub fn pass_on(
-        &mut self,
-        train: &Train,
-        index: u32,
-        batch: &Batch<'_>,
-        ttl: Option<u8>,
-        cx: &mut Context<'_>,
-    ) {
-        if self.is_whole {
-            if let Err(reason) = self.pass_one_way(train, batch, ttl, cx) {
-                cx.drop_run(index, train.datagrams(), reason);
-            }
-            return;
-        }
-        for (at, datagram) in (index..).zip(train.pieces()) {
-            if let Err(reason) = self.pass_one_way(&datagram, batch, ttl, cx) {
-                cx.verdict(at, Verdict::Dropped(reason));
-            }
+    /// Forwards a train without a session.
+    pub fn pass_on(&mut self, outgoing: &Outgoing<'_>, cx: &mut Context<'_>) {
+        if !self.is_whole {
+            outgoing.pass_singly(cx, |datagram, cx| self.pass_one_way(datagram, cx));
+        } else if let Err(reason) = self.pass_one_way(outgoing, cx) {
+            outgoing.drop_all(reason, cx);
         }
     }
 
@@ -99,42 +92,41 @@ impl UpstreamSet {
     /// shadow, accepts it.
     fn pass_one_way(
         &mut self,
-        train: &Train,
-        batch: &Batch<'_>,
-        ttl: Option<u8>,
+        outgoing: &Outgoing<'_>,
         cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
-        let passed = match self.settings.choice {
-            Choice::All => {
-                let mut passed = Err(DropReason::NoUpstream);
-                for (place, handle) in self.handles.iter_mut().enumerate() {
-                    if !self.pool.is_fit_for_all(place) {
-                        continue;
-                    }
-                    let got = handle.pass(handle.socket, train, batch, ttl, cx);
-                    // Losses of a shadow are counted in the shadow's own row.
-                    if !self.settings.upstream_options[place].shadow {
-                        passed = passed.or(got);
-                    }
-                }
-                return passed;
+        if self.fanout == Fanout::All {
+            return self.pass_to_all(outgoing, cx);
+        }
+        let picked = self.pick(outgoing, |_| 0).ok_or(DropReason::NoUpstream)?;
+        let handle = &mut self.handles[picked];
+        let passed = handle.pass(handle.socket, outgoing, cx);
+        for &shadow in &self.shadows {
+            if self.pool.is_fit_for_all(shadow) {
+                let handle = &mut self.handles[shadow];
+                // Losses of a shadow are counted in the shadow's own row.
+                let _ = handle.pass(handle.socket, outgoing, cx);
             }
-            Choice::One(_) => {
-                let place = self
-                    .pick(train, batch, |_| 0)
-                    .ok_or(DropReason::NoUpstream)?;
-                let handle = &mut self.handles[place];
-                handle.pass(handle.socket, train, batch, ttl, cx)
+        }
+        passed
+    }
+
+    /// Forwards a train or a datagram to all upstreams that are fit for it, and copies it to the shadows.
+    fn pass_to_all(
+        &mut self,
+        outgoing: &Outgoing<'_>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), DropReason> {
+        let mut passed = Err(DropReason::NoUpstream);
+        for (place, handle) in self.handles.iter_mut().enumerate() {
+            if !self.pool.is_fit_for_all(place) {
+                continue;
             }
-        };
-        for &shadow in self
-            .shadows
-            .iter()
-            .filter(|shadow| self.pool.is_fit_for_all(**shadow))
-        {
-            let handle = &mut self.handles[shadow];
+            let got = handle.pass(handle.socket, outgoing, cx);
             // Losses of a shadow are counted in the shadow's own row.
-            let _ = handle.pass(handle.socket, train, batch, ttl, cx);
+            if !self.settings.upstream_options[place].shadow {
+                passed = passed.or(got);
+            }
         }
         passed
     }
@@ -143,13 +135,12 @@ impl UpstreamSet {
     /// upstream by its index.
     pub fn pick(
         &mut self,
-        train: &Train,
-        batch: &Batch<'_>,
+        outgoing: &Outgoing<'_>,
         sessions: impl Fn(usize) -> u64,
     ) -> Option<usize> {
         let on = self.settings.hash_on;
         self.pool.pick(
-            || key_of(on, &train.envelope, batch.bytes(train.span)),
+            || key_of(on, &outgoing.train.envelope, outgoing.bytes()),
             sessions,
         )
     }
@@ -253,7 +244,7 @@ impl UpstreamSet {
     pub fn account(&self, upstreams: &mut [UpstreamCount]) {
         for (place, handle) in self.handles.iter().enumerate() {
             let count = &mut upstreams[handle.id.index()];
-            count.skipped += handle.skipped;
+            count.skipped += handle.admission.skipped();
             let member = &self.pool.members()[place];
             count.dead_in += u32::from(!member.alive);
             count.draining_in += u32::from(member.drain);

@@ -118,7 +118,7 @@ pub(crate) fn write_datagram(line: &mut Vec<u8>, view: &View<'_>) -> io::Result<
         "listener",
         record
             .listener
-            .and_then(|id| names.listeners.get(id as usize)),
+            .and_then(|id| names.listeners.get(id.index())),
     )?;
     optional(
         line,
@@ -180,10 +180,11 @@ mod tests {
 
     use super::*;
     use crate::datagram::{Envelope, Region, Span, Train};
-    use crate::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
-    use crate::dispatch::handler::{Batch, Context, Handler, HandlerId, Names, SocketTable};
-    use crate::dispatch::id::{RouteId, UpstreamId};
-    use crate::dispatch::outbox::UpstreamSocketId;
+    use crate::dispatch::dispatcher::{
+        Claim, Dispatcher, DispatcherParts, ListenerRouting, Lookup,
+    };
+    use crate::dispatch::handler::{Batch, Context, Handler, HandlerId, Names, NoSockets};
+    use crate::dispatch::id::{ListenerId, LocalListener, RouteId};
     use crate::dispatch::reply_policy::ReplyFilter;
     use crate::dispatch::tap::{Tap, TapId};
     use crate::dispatch::verdict::DropReason;
@@ -203,22 +204,13 @@ mod tests {
         }
     }
 
-    struct NoUpstreams;
-
-    impl SocketTable for NoUpstreams {
-        fn open(&mut self, _: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
-            Err(DropReason::NoUpstream)
-        }
-        fn close(&mut self, _: UpstreamSocketId) {}
-    }
-
     /// A line of JSON parses back into what a real dispatcher did, for any payload and names, and is safe to print on a
     /// terminal.
     #[test]
     fn lines_read_back() {
         let handlers: Vec<Box<dyn Handler>> = vec![Box::new(Picky)];
         let routings = vec![ListenerRouting {
-            id: 0,
+            id: ListenerId::new(0),
             lookup: Lookup::Fixed(RouteId(0)),
             claim: Claim::All,
         }];
@@ -230,15 +222,15 @@ mod tests {
             ..Names::default()
         };
         let routes = vec![vec![HandlerId(0)]];
-        let mut dispatcher = Dispatcher::new(
-            routings,
+        let mut dispatcher = Dispatcher::new(DispatcherParts {
+            listeners: routings,
             routes,
             handlers,
-            Arc::new(ReplyFilter::default()),
-            Arc::new(names),
-            1,
-            0,
-        );
+            reply_filter: Arc::new(ReplyFilter::default()),
+            names: Arc::new(names),
+            listener_total: 1,
+            upstream_total: 0,
+        });
         let (reader, pages) = unbounded();
         let tap = Tap::new(TapId(1), Arc::default(), 65_535, reader, Arc::default());
         dispatcher.taps().add(tap);
@@ -265,7 +257,11 @@ mod tests {
         };
         dispatcher.taps().begin_turn(5);
         let trains = [train(6), train(7), train(0)];
-        dispatcher.dispatch(0, &Batch::new(&trains, arena), &mut NoUpstreams);
+        dispatcher.dispatch(
+            LocalListener::new(0),
+            &Batch::new(&trains, arena),
+            &mut NoSockets,
+        );
         assert!(dispatcher.end_turn());
         let mut lines = Vec::new();
         pages.try_iter().for_each(|page| {

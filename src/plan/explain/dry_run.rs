@@ -7,9 +7,9 @@ use crossbeam_channel::Receiver;
 use crate::config::Config;
 use crate::config::kind::{BuildContext, BuildError, HandlerSpec, OpenedUpstream, Upstream};
 use crate::datagram::{Datagram, Envelope, Region, Span, Train};
-use crate::dispatch::dispatcher::{Dispatcher, ListenerRouting};
+use crate::dispatch::dispatcher::{Dispatcher, DispatcherParts, ListenerRouting};
 use crate::dispatch::handler::{Batch, Handler, HandlerId, SocketTable};
-use crate::dispatch::id::{LocalListener, UpstreamId};
+use crate::dispatch::id::{ListenerId, LocalListener, UpstreamId};
 use crate::dispatch::ledger::Tally;
 use crate::dispatch::outbox::{Outbox, UpstreamSocketId};
 use crate::dispatch::sink::{Job, LineSink};
@@ -51,7 +51,7 @@ impl<'a> DryRun<'a> {
             handlers.push(handler.spec.build(&mut context)?);
         }
         let listener = ListenerRouting {
-            id: 0,
+            id: ListenerId::new(0),
             lookup: listener.lookup.clone(),
             claim: listener.claim(0),
         };
@@ -60,15 +60,15 @@ impl<'a> DryRun<'a> {
             .iter()
             .map(|route| route.handlers.clone())
             .collect();
-        let dispatcher = Dispatcher::new(
-            vec![listener],
+        let dispatcher = Dispatcher::new(DispatcherParts {
+            listeners: vec![listener],
             routes,
             handlers,
-            Arc::clone(&plan.reply_filter),
-            Arc::clone(&plan.names),
-            1,
-            plan.upstreams.iter().len(),
-        );
+            reply_filter: Arc::clone(&plan.reply_filter),
+            names: Arc::clone(&plan.names),
+            listener_total: 1,
+            upstream_total: plan.upstreams.iter().len(),
+        });
         Ok(DryRun {
             config,
             plan,
@@ -95,7 +95,8 @@ impl<'a> DryRun<'a> {
         };
         let trains = [train];
         let batch = Batch::new(&trains, datagram.payload);
-        self.dispatcher.dispatch(0, &batch, &mut self.context);
+        self.dispatcher
+            .dispatch(LocalListener::new(0), &batch, &mut self.context);
     }
 
     /// Appends to `text` what the handlers did with the datagram: the verdict of each, and what it would send.
@@ -150,7 +151,7 @@ pub(super) fn datagram<'a>(payload: &'a [u8], envelope: &Envelope) -> Datagram<'
 }
 
 fn describe_replies(text: &mut String, outbox: &Outbox, handler: HandlerId) {
-    let replies = outbox.replies(LocalListener(0)).iter();
+    let replies = outbox.replies(LocalListener::new(0)).iter();
     for reply in replies.filter(|reply| reply.handler == handler) {
         let (len, ttl) = (reply.parcel.span.len, ttl_words(reply.parcel.ttl));
         let (from, to) = (reply.from, reply.to);

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{DRAIN_MAX, Worker};
-use crate::dispatch::id::UpstreamId;
+use crate::dispatch::id::{LocalListener, UpstreamId};
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::net::socket::close_door;
@@ -61,7 +61,8 @@ impl Worker {
 
     pub(super) fn read_kernel_drops(&mut self) {
         for (index, listener) in self.listeners.iter_mut().enumerate() {
-            self.dispatcher.listener_count(index).kernel_drops += listener.new_kernel_drops();
+            let count = self.dispatcher.listener_count(LocalListener::new(index));
+            count.kernel_drops += listener.new_kernel_drops();
         }
         self.upstream_sockets
             .read_kernel_drops(self.dispatcher.sending().1);
@@ -75,7 +76,7 @@ impl Worker {
                 // If the kernel refuses the filter, later datagrams are lost with the socket, uncounted.
                 let _ = close_door(self.listeners[index].send_socket.socket());
             }
-            self.queue(index);
+            self.queue(LocalListener::new(index));
         }
         self.stop_at = self.stop_at.or(Some(Instant::now() + DRAIN_MAX));
     }

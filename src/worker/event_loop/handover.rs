@@ -6,8 +6,7 @@ use std::time::Instant;
 
 use super::{After, DRAIN_MAX, Worker};
 use crate::dispatch::handler::HandlerId;
-use crate::dispatch::id::UpstreamId;
-use crate::dispatch::outbox::UpstreamSocketId;
+use crate::dispatch::id::{ListenerId, LocalListener, UpstreamId, UpstreamSocketId};
 use crate::dispatch::saved_state::SavedState;
 use crate::net::socket::{close_door, turn_away};
 use crate::worker::listener::Listener;
@@ -16,10 +15,10 @@ use crate::worker::worker_state::{UpstreamSocketState, WorkerState};
 impl Worker {
     /// Empties the listeners in `removed`, which the next configuration does not have. The worker must be parked. What
     /// their sockets hold is handled as before; the kernel delivers later datagrams to another matching socket, if any.
-    pub fn read_out(&mut self, removed: &[usize]) {
+    pub fn read_out(&mut self, removed: &[ListenerId]) {
         let until = Instant::now() + DRAIN_MAX;
-        for index in 0..self.listeners.len() {
-            let listener = &self.listeners[index];
+        for local in (0..self.listeners.len()).map(LocalListener::new) {
+            let listener = &self.listeners[local.index()];
             if !removed.contains(&listener.slot.listener) {
                 continue;
             }
@@ -28,10 +27,10 @@ impl Worker {
             if turn_away(socket).is_err() {
                 let _ = close_door(socket);
             }
-            while self.turn(index) == After::More && Instant::now() < until {}
+            while self.request_turn(local) == After::More && Instant::now() < until {}
             // The drops of the other listeners are counted by the worker that inherits them.
-            self.dispatcher.listener_count(index).kernel_drops +=
-                self.listeners[index].new_kernel_drops();
+            let drops = self.listeners[local.index()].new_kernel_drops();
+            self.dispatcher.listener_count(local).kernel_drops += drops;
         }
         self.dispatcher.end();
     }

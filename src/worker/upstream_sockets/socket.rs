@@ -2,7 +2,7 @@
 
 use super::super::send_socket::SendSocket;
 use crate::dispatch::handler::{HandlerId, UpstreamId};
-use crate::dispatch::outbox::UpstreamSocketId;
+use crate::dispatch::id::UpstreamSocketId;
 use crate::net::error_queue::{self, Origin};
 use crate::net::option;
 use crate::net::receive::Receiver;

@@ -1,30 +1,28 @@
 //! How a session begins: its place in the quota, its upstream, and its source ports.
 
 use super::{Cause, Stateful};
-use crate::datagram::Train;
-use crate::dispatch::handler::{Batch, Context};
+use crate::dispatch::handler::Context;
 use crate::dispatch::sessions::{SessionId, SessionKey, prefix_of};
 use crate::dispatch::verdict::DropReason;
-use crate::handlers::forward::config::{Choice, Spread};
+use crate::handlers::forward::fanout::Fanout;
+use crate::handlers::forward::outgoing::Outgoing;
 use crate::handlers::forward::shadow::Comparison;
 
 impl Stateful {
     pub(super) fn open(
         &mut self,
         key: SessionKey,
-        train: &Train,
-        batch: &Batch<'_>,
+        outgoing: &Outgoing<'_>,
         cx: &mut Context<'_>,
     ) -> Result<SessionId, DropReason> {
         let prefix = prefix_of(key.client.ip());
         self.take_place(prefix, cx)?;
-        if let Err(reason) = self.lease_legs(train, batch, cx) {
+        if let Err(reason) = self.lease_legs(outgoing, cx) {
             self.quota.give_back(prefix);
             return Err(reason);
         }
-        let id = self
-            .table
-            .insert(key, cx.listener(), train.envelope.interface, cx.now());
+        let interface = outgoing.train.envelope.interface;
+        let id = self.table.insert(key, cx.listener(), interface, cx.now());
         for (leg, socket) in self.table.legs(id).iter_mut().zip(&mut self.opening) {
             *leg = socket.take();
             if let Some(socket) = leg {
@@ -61,48 +59,41 @@ impl Stateful {
     /// Leases the first sockets of a new session: to the picked upstream or to all of them, and to the shadows.
     fn lease_legs(
         &mut self,
-        train: &Train,
-        batch: &Batch<'_>,
+        outgoing: &Outgoing<'_>,
         cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
-        let first_shadow = match (
-            self.upstreams.settings.choice,
-            self.upstreams.settings.spread,
-        ) {
+        match self.upstreams.fanout {
             // Sockets to the others are leased when they are picked.
-            (Choice::One(_), Spread::Datagram) => None,
-            (Choice::One(_), Spread::Session) => {
-                let source_ports = &self.source_ports;
-                let place = self
-                    .upstreams
-                    .pick(train, batch, |place| source_ports.sessions(place))
-                    .ok_or(DropReason::NoUpstream)?;
+            Fanout::PerDatagram => {}
+            Fanout::PerSession => {
+                let place = self.pick(outgoing).ok_or(DropReason::NoUpstream)?;
                 self.opening[0] = Some(self.source_ports.lease(place, cx)?);
-                Some(1)
             }
-            (Choice::All, _) => {
-                let mut leased = Err(DropReason::NoUpstream);
-                for place in 0..self.opening.len() {
-                    if !self.upstreams.pool.is_fit_for_all(place)
-                        || self.upstreams.settings.upstream_options[place].shadow
-                    {
-                        continue;
-                    }
-                    let socket = self.source_ports.lease(place, cx);
-                    self.opening[place] = socket.ok();
-                    leased = leased.or(socket.map(drop));
-                }
-                leased?;
-                None
-            }
-        };
+            Fanout::All => self.lease_all(cx)?,
+        }
+        let first_shadow = self.upstreams.fanout.first_shadow_leg();
         for (at, &shadow) in self.upstreams.shadows.iter().enumerate() {
             if self.upstreams.pool.is_fit_for_all(shadow) {
-                // If a session has no socket for each upstream, those of the shadows come last.
                 let leg = first_shadow.map_or(shadow, |first| first + at);
                 self.opening[leg] = self.source_ports.lease(shadow, cx).ok();
             }
         }
         Ok(())
+    }
+
+    /// Leases a socket to each upstream that is fit for it. It succeeds if at least one can be leased.
+    fn lease_all(&mut self, cx: &mut Context<'_>) -> Result<(), DropReason> {
+        let mut leased = Err(DropReason::NoUpstream);
+        for place in 0..self.legs() {
+            if !self.upstreams.pool.is_fit_for_all(place)
+                || self.upstreams.settings.upstream_options[place].shadow
+            {
+                continue;
+            }
+            let socket = self.source_ports.lease(place, cx);
+            self.opening[place] = socket.ok();
+            leased = leased.or(socket.map(drop));
+        }
+        leased
     }
 }

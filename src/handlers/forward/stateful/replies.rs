@@ -2,8 +2,8 @@
 
 use super::{Cause, Stateful};
 use crate::datagram::Train;
-use crate::dispatch::handler::{Batch, Context};
-use crate::dispatch::outbox::UpstreamSocketId;
+use crate::dispatch::handler::{Batch, Context, ReplyPath};
+use crate::dispatch::id::UpstreamSocketId;
 use crate::dispatch::sessions::SessionId;
 use crate::dispatch::verdict::DropReason;
 use crate::number;
@@ -40,13 +40,18 @@ impl Stateful {
         }
         session.seen = cx.now();
         session.replies = session.replies.saturating_add(train.datagrams());
-        let (listener, key, interface) = (session.listener, session.key, session.interface);
+        let path = ReplyPath {
+            listener: session.listener,
+            to: session.key.client,
+            from: session.key.local,
+            interface: session.interface,
+        };
         // As for `echo`, the TTL of a reply is the request's less one, so that a loop of replies ends. A TTL from the
         // file applies to upstreams only.
         let ttl = session
             .ttl
             .filter(|_| self.upstreams.settings.reply_policy.ttl.is_none());
-        cx.pass_back(listener, train, key.client, key.local, interface, ttl);
+        cx.pass_back(&path, train, ttl);
         self.table.assure(id);
         if !self.upstreams.shadows.is_empty() {
             self.compare(id, None, train, batch);
@@ -63,10 +68,8 @@ impl Stateful {
         let Some(each) = self.upstreams.settings.limits.replies_max else {
             return false;
         };
-        let (source_ports, upstream_options) = (
-            &self.source_ports,
-            &self.upstreams.settings.upstream_options,
-        );
+        let source_ports = &self.source_ports;
+        let upstream_options = &self.upstreams.settings.upstream_options;
         let outstanding = self
             .table
             .legs(id)
