@@ -2,15 +2,11 @@
 //! data, so that it can be sent to another process. Sockets are numbers here, as everywhere in this room. The control
 //! plane transfers the sockets, and replaces the old numbers by those of the new configuration.
 
-use std::net::SocketAddr;
-
 use serde::{Deserialize, Serialize};
 
-use super::id::LocalListener;
-use super::outbox::UpstreamSocketId;
 use super::passive_health::PassiveHealth;
-use super::route_table::RouteId;
-use super::time::Time;
+use super::sessions::ports::ReleasedPort;
+use super::sessions::{LegRecord, SessionRecord};
 
 /// The saved state of one handler of one worker.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,52 +38,11 @@ pub struct SavedUpstream {
 /// The saved state of one session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedSession {
-    /// The client's address.
-    pub client: SocketAddr,
-    /// The address of this host that the client sent to.
-    pub local: SocketAddr,
-    /// The route of the session; `None` if the new configuration does not have it.
-    pub route: Option<RouteId>,
-    /// The listener that received the session's datagrams.
-    #[serde(rename = "ear")]
-    pub listener: LocalListener,
-    /// The index of the interface that received them; 0 if it is unknown.
-    pub interface: u32,
-    /// The time of the last datagram in either direction.
-    pub seen: Time,
-    /// The TTL with which the last request was passed on.
-    pub ttl: Option<u8>,
-    /// The number of datagrams from the client.
-    pub requests: u32,
-    /// The number of datagrams to the client.
-    pub replies: u32,
-    /// The place of the upstream that replied first since the last request.
-    pub winner: Option<u16>,
-    /// Whether the session has had a reply.
-    #[serde(rename = "is_answered")]
-    pub is_assured: bool,
-    /// Whether the client's next datagram belongs to the session.
-    pub is_bound: bool,
+    /// What the handler knows of the session.
+    #[serde(flatten)]
+    pub record: SessionRecord,
     /// The session's legs: one for each upstream that it uses.
-    pub legs: Vec<SavedLeg>,
-}
-
-/// The part of a session that concerns one upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedLeg {
-    /// The place of the upstream in the handler's list.
-    pub place: u16,
-    /// The socket, if the session has one of its own.
-    #[serde(rename = "lane")]
-    pub socket: Option<UpstreamSocketId>,
-    /// The number of datagrams that were sent on it.
-    #[serde(rename = "asked")]
-    pub requests: u32,
-    /// The number of datagrams that came back.
-    #[serde(rename = "answered")]
-    pub replies: u32,
-    /// Whether the socket must not be leased again after the session ends.
-    pub is_spoilt: bool,
+    pub legs: Vec<LegRecord>,
 }
 
 /// A source port in quarantine or idle.
@@ -95,16 +50,9 @@ pub struct SavedLeg {
 pub struct SavedPort {
     /// The place of the upstream that the port leads to.
     pub place: u16,
-    /// The socket that is bound to the port.
-    #[serde(rename = "lane")]
-    pub socket: UpstreamSocketId,
-    /// The end of the quarantine.
-    pub until: Time,
-    /// The time at which the session released the port.
-    pub released: Time,
-    /// Whether a reply is outstanding.
-    #[serde(rename = "is_owed")]
-    pub has_outstanding: bool,
+    /// The port.
+    #[serde(flatten)]
+    pub port: ReleasedPort,
 }
 
 impl SavedState {
@@ -115,5 +63,33 @@ impl SavedState {
                 .sessions
                 .iter()
                 .any(|session| session.legs.iter().any(|leg| leg.socket.is_some()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Processes of all versions write a session and a port with the same keys. The route of a session whose route is
+    /// gone was a number without meaning in former versions; both forms are read.
+    #[test]
+    fn the_keys_of_a_session_and_a_port_stay() {
+        let session = json!({
+            "client": "192.0.2.1:40000", "local": "192.0.2.9:53", "route": 3, "ear": 1, "interface": 2, "seen": 5,
+            "ttl": 63, "requests": 7, "replies": 6, "winner": 0, "is_answered": true, "is_bound": true,
+            "legs": [{"place": 0, "lane": 4, "asked": 7, "answered": 6, "is_spoilt": false}],
+        });
+        let port = json!({"place": 1, "lane": 8, "until": 9, "released": 8, "is_owed": true});
+        let read: SavedSession = serde_json::from_value(session.clone()).expect("a session");
+        assert_eq!(serde_json::to_value(&read).expect("JSON"), session);
+        let read: SavedPort = serde_json::from_value(port.clone()).expect("a port");
+        assert_eq!(serde_json::to_value(read).expect("JSON"), port);
+        for route in [json!(null), json!(u32::MAX)] {
+            let mut session = session.clone();
+            session["route"] = route;
+            serde_json::from_value::<SavedSession>(session).expect("a session without a route");
+        }
     }
 }

@@ -201,20 +201,20 @@ fn continue_with(released: Released, theirs: &Identity, successors: &RowMap) {
 /// What a handler receives: sockets have numbers of this worker, and listeners exist (`handover/transfer.rs`).
 fn moved(mut saved: SavedState, numbers: &mut Numbers) -> SavedState {
     for session in &mut saved.sessions {
-        session.listener = LocalListener::new(0);
+        session.record.listener = LocalListener::new(0);
         for leg in &mut session.legs {
             leg.socket = leg.socket.map(|_| numbers.lease());
         }
     }
     for port in &mut saved.ports {
-        port.socket = numbers.lease();
+        port.port.socket = numbers.lease();
     }
     saved
 }
 
 fn sockets(saved: &SavedState) -> impl Iterator<Item = u32> {
     let legs = saved.sessions.iter().flat_map(|session| &session.legs);
-    let ports = saved.ports.iter().map(|port| port.socket);
+    let ports = saved.ports.iter().map(|saved| saved.port.socket);
     legs.filter_map(|leg| leg.socket)
         .chain(ports)
         .map(|socket| socket.0)

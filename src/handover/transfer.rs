@@ -11,7 +11,8 @@ use std::net::UdpSocket;
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::id::{ListenerId, LocalListener, UpstreamId};
 use crate::dispatch::outbox::UpstreamSocketId;
-use crate::dispatch::saved_state::{SavedLeg, SavedPort, SavedSession, SavedState, SavedUpstream};
+use crate::dispatch::saved_state::{SavedPort, SavedSession, SavedState, SavedUpstream};
+use crate::dispatch::sessions::LegRecord;
 use crate::handover::history::History;
 use crate::plan::diff::{HandlerMap, RowMap};
 use crate::worker::event_loop::Worker;
@@ -92,15 +93,12 @@ impl Handover<'_> {
             };
             self.opinions(workers.len(), number, &handler_map, &saved);
             let row = handler_map.row();
-            for session in saved.sessions {
+            for mut session in saved.sessions {
                 let slot = listeners
-                    .get(session.listener.index())
+                    .get(session.record.listener.index())
                     .and_then(|left| self.slot(left.slot));
                 let moved = slot.and_then(|(worker, listener)| {
-                    let session = SavedSession {
-                        listener,
-                        ..session
-                    };
+                    session.record.listener = listener;
                     self.session(
                         &mut *workers[worker],
                         worker,
@@ -172,10 +170,10 @@ impl Handover<'_> {
         worker: &mut Worker,
         number: usize,
         handler_map: &HandlerMap,
-        session: SavedSession,
+        mut session: SavedSession,
         cargo: &mut Cargo,
     ) -> Option<HandlerId> {
-        let place = |leg: &SavedLeg| {
+        let place = |leg: &LegRecord| {
             handler_map
                 .places
                 .get(usize::from(leg.place))
@@ -188,43 +186,31 @@ impl Handover<'_> {
             .filter(|_| fits)
             .or(handler_map.retired)?;
         let is_replacement = handler_map.replacement == Some(to);
-        let route = session
+        let SavedSession { record, legs } = &mut session;
+        let route = record
+            .key
             .route
             .and_then(|route| self.row_map.routes.get(route.0 as usize).copied().flatten());
-        let route = route.filter(|_| is_replacement);
-        let winner = session.winner.and_then(|winner| match is_replacement {
-            true => handler_map
-                .places
-                .get(usize::from(winner))
-                .copied()
-                .flatten(),
-            false => Some(winner),
-        });
-        let mut legs = Vec::with_capacity(session.legs.len());
-        for leg in &session.legs {
-            let new = if is_replacement {
-                place(leg)?
-            } else {
-                leg.place
-            };
-            let socket = match leg.socket {
-                Some(socket) => {
-                    Some(cargo.unload(socket, worker, self.row_map.upstream(to, new))?)
-                }
-                None => None,
-            };
-            legs.push(SavedLeg {
-                place: new,
-                socket,
-                ..*leg
+        record.key.route = route.filter(|_| is_replacement);
+        if is_replacement {
+            record.winner = record.winner.and_then(|winner| {
+                handler_map
+                    .places
+                    .get(usize::from(winner))
+                    .copied()
+                    .flatten()
             });
         }
-        self.push(number, to).sessions.push(SavedSession {
-            route,
-            winner,
-            legs,
-            ..session
-        });
+        for leg in legs {
+            if is_replacement {
+                leg.place = place(leg)?;
+            }
+            if let Some(socket) = leg.socket {
+                let upstream = self.row_map.upstream(to, leg.place);
+                leg.socket = Some(cargo.unload(socket, worker, upstream)?);
+            }
+        }
+        self.push(number, to).sessions.push(session);
         Some(to)
     }
 
@@ -233,27 +219,22 @@ impl Handover<'_> {
         worker: &mut Worker,
         number: usize,
         handler_map: &HandlerMap,
-        port: SavedPort,
+        mut saved: SavedPort,
         cargo: &mut Cargo,
     ) {
         let place = handler_map
             .places
-            .get(usize::from(port.place))
+            .get(usize::from(saved.place))
             .copied()
             .flatten();
         let (Some(replacement), Some(place)) = (handler_map.replacement, place) else {
             return;
         };
-        if let Some(socket) = cargo.unload(
-            port.socket,
-            worker,
-            self.row_map.upstream(replacement, place),
-        ) {
-            self.push(number, replacement).ports.push(SavedPort {
-                place,
-                socket,
-                ..port
-            });
+        let upstream = self.row_map.upstream(replacement, place);
+        if let Some(socket) = cargo.unload(saved.port.socket, worker, upstream) {
+            saved.place = place;
+            saved.port.socket = socket;
+            self.push(number, replacement).ports.push(saved);
         }
     }
 

@@ -183,16 +183,22 @@ impl Lister {
     }
 
     fn is_wanted(&self, seen: &Seen) -> bool {
-        self.port.is_none_or(|port| seen.client.port() == port)
+        self.port
+            .is_none_or(|port| seen.record.key.client.port() == port)
     }
 
     fn row(&self, worker: usize, seen: &Seen) -> SessionRow {
         let name = |names: &[String], index: usize| names.get(index).cloned().unwrap_or_default();
+        let record = &seen.record;
+        let route = record
+            .key
+            .route
+            .map(|route| name(&self.routes, route.0 as usize));
         SessionRow {
             worker,
-            client: seen.client.to_string(),
-            local: seen.local.to_string(),
-            route: name(&self.routes, seen.route.0 as usize),
+            client: record.key.client.to_string(),
+            local: record.key.local.to_string(),
+            route: route.unwrap_or_default(),
             handler: name(&self.handlers, seen.handler.index()),
             upstreams: seen
                 .upstreams
@@ -200,9 +206,9 @@ impl Lister {
                 .map(|id| name(&self.upstreams, id.index()))
                 .collect(),
             idle_ms: u64::try_from(seen.idle.as_millis()).unwrap_or(u64::MAX),
-            requests: seen.requests,
-            replies: seen.replies,
-            is_answered: seen.is_assured,
+            requests: record.requests,
+            replies: record.replies,
+            is_answered: record.is_assured,
         }
     }
 }

@@ -23,11 +23,11 @@ use hashbrown::HashTable;
 use self::link::{Link, NONE};
 use self::list::{Linked, Queue};
 use self::page::SessionPage;
-pub use self::session::{Session, SessionId, SessionKey};
+use self::session::Session;
+pub use self::session::{LegRecord, SessionId, SessionKey, SessionRecord};
 use self::wheel::Wheel;
 use super::id::{HandlerId, LocalListener, UpstreamId};
 use super::outbox::UpstreamSocketId;
-use super::saved_state::SavedSession;
 use super::time::{Time, nanoseconds};
 use crate::number;
 
@@ -105,37 +105,33 @@ impl Sessions {
     /// Returns the session that a client's next datagram belongs to.
     #[inline]
     pub fn find(&self, key: &SessionKey) -> Option<SessionId> {
-        let is_it = |place: &u32| self.slab[*place as usize].key == *key;
+        let is_it = |place: &u32| self.slab[*place as usize].record.key == *key;
         self.index
             .find(self.hasher.hash_one(key), is_it)
             .map(|place| SessionId(*place))
     }
 
-    /// Returns a session.
+    /// Returns what is known of a session.
     #[inline]
-    pub fn get(&self, id: SessionId) -> &Session {
-        &self.slab[id.0 as usize]
+    pub fn get(&self, id: SessionId) -> &SessionRecord {
+        &self.slab[id.0 as usize].record
     }
 
-    /// Returns a session for changes, such as counting its datagrams.
+    /// Returns what is known of a session for changes, such as counting its datagrams. The key, `is_assured` and
+    /// `is_bound` are left to the methods of the table.
     #[inline]
-    pub fn get_mut(&mut self, id: SessionId) -> &mut Session {
-        &mut self.slab[id.0 as usize]
+    pub fn get_mut(&mut self, id: SessionId) -> &mut SessionRecord {
+        &mut self.slab[id.0 as usize].record
     }
 
     /// Returns all open sessions.
-    pub fn iter(&self) -> impl Iterator<Item = (SessionId, &Session)> {
+    pub fn iter(&self) -> impl Iterator<Item = (SessionId, &SessionRecord)> {
         let numbered = self
             .slab
             .iter()
             .enumerate()
             .filter(|(_, session)| session.is_open);
-        numbered.map(|(place, session)| (SessionId::new(place), session))
-    }
-
-    /// Returns whether the client's next datagram belongs to the session.
-    pub fn is_bound(&self, id: SessionId) -> bool {
-        self.slab[id.0 as usize].is_bound
+        numbered.map(|(place, session)| (SessionId::new(place), &session.record))
     }
 
     /// Returns the session's upstream sockets, one place for each upstream.
@@ -162,7 +158,7 @@ impl Sessions {
                 let legs = &self.legs[place * self.legs_each..(place + 1) * self.legs_each];
                 page.add(
                     handler,
-                    session,
+                    &session.record,
                     legs.iter().flatten().filter_map(|socket| upstream(*socket)),
                 );
             }
@@ -185,11 +181,7 @@ impl Sessions {
         interface: u32,
         now: Time,
     ) -> SessionId {
-        debug_assert!(
-            self.find(&key).is_none(),
-            "a client has one session at a time"
-        );
-        let session = Session {
+        let record = SessionRecord {
             key,
             listener,
             interface,
@@ -200,46 +192,23 @@ impl Sessions {
             winner: None,
             is_assured: false,
             is_bound: true,
-            is_open: true,
-            wheel: Link::default(),
-            waiting: Link::default(),
         };
-        self.put(session, now)
+        self.restore(record, now)
     }
 
-    /// Continues a session that another table has saved. If it is bound, no other session may have its key.
-    pub fn restore(
-        &mut self,
-        key: SessionKey,
-        listener: LocalListener,
-        left: &SavedSession,
-        now: Time,
-    ) -> SessionId {
+    /// Continues a session of another table. If it is bound, no other session may have its key.
+    pub fn restore(&mut self, record: SessionRecord, now: Time) -> SessionId {
         debug_assert!(
-            !left.is_bound || self.find(&key).is_none(),
+            !record.is_bound || self.find(&record.key).is_none(),
             "a client has one session at a time"
         );
         let session = Session {
-            key,
-            listener,
-            interface: left.interface,
-            seen: left.seen,
-            ttl: left.ttl,
-            requests: left.requests,
-            replies: left.replies,
-            winner: left.winner,
-            is_assured: left.is_assured,
-            is_bound: left.is_bound,
+            record,
             is_open: true,
             wheel: Link::default(),
             waiting: Link::default(),
         };
-        self.put(session, now)
-    }
-
-    fn put(&mut self, session: Session, now: Time) -> SessionId {
-        let (key, is_bound, is_assured) = (session.key, session.is_bound, session.is_assured);
-        let deadline = Time(session.seen.0.saturating_add(self.unreplied_ns));
+        let deadline = Time(record.seen.0.saturating_add(self.unreplied_ns));
         let place = match self.free {
             NONE => {
                 self.slab.push(session);
@@ -252,14 +221,14 @@ impl Sessions {
                 place
             }
         };
-        if is_bound {
+        if record.is_bound {
             let slab = &self.slab;
-            let hash_of = |place: &u32| self.hasher.hash_one(slab[*place as usize].key);
+            let hash_of = |place: &u32| self.hasher.hash_one(slab[*place as usize].record.key);
             self.index
-                .insert_unique(self.hasher.hash_one(key), place, hash_of);
+                .insert_unique(self.hasher.hash_one(record.key), place, hash_of);
         }
         self.wheel.insert(&mut self.slab, place, deadline, now);
-        if !is_assured {
+        if !record.is_assured {
             self.unreplied.push(&mut self.slab, place);
         }
         self.open += 1;
@@ -268,7 +237,7 @@ impl Sessions {
 
     /// Records the first reply, after which the session is assured.
     pub fn assure(&mut self, id: SessionId) {
-        if !std::mem::replace(&mut self.slab[id.0 as usize].is_assured, true) {
+        if !std::mem::replace(&mut self.slab[id.0 as usize].record.is_assured, true) {
             self.unreplied.remove(&mut self.slab, id.0);
         }
     }
@@ -276,9 +245,9 @@ impl Sessions {
     /// Detaches the session from its client: the client's next datagram begins a new session. Replies of this session
     /// still reach the client.
     pub fn unbind(&mut self, id: SessionId) {
-        let session = &mut self.slab[id.0 as usize];
-        if std::mem::replace(&mut session.is_bound, false) {
-            let hash = self.hasher.hash_one(session.key);
+        let record = &mut self.slab[id.0 as usize].record;
+        if std::mem::replace(&mut record.is_bound, false) {
+            let hash = self.hasher.hash_one(record.key);
             if let Ok(entry) = self.index.find_entry(hash, |place| *place == id.0) {
                 entry.remove();
             }
@@ -296,7 +265,7 @@ impl Sessions {
         self.wheel.remove(&mut self.slab, id.0);
         let session = &mut self.slab[id.0 as usize];
         session.is_open = false;
-        if !session.is_assured {
+        if !session.record.is_assured {
             self.unreplied.remove(&mut self.slab, id.0);
         }
         self.slab[id.0 as usize].wheel.next = self.free;
@@ -318,12 +287,9 @@ impl Sessions {
     pub fn expired(&mut self, now: Time) -> Option<SessionId> {
         let (idle, unreplied) = (self.idle_ns, self.unreplied_ns);
         let deadline = |session: &Session| {
-            Time(
-                session
-                    .seen
-                    .0
-                    .saturating_add(if session.is_assured { idle } else { unreplied }),
-            )
+            let record = &session.record;
+            let lifetime = if record.is_assured { idle } else { unreplied };
+            Time(record.seen.0.saturating_add(lifetime))
         };
         self.wheel
             .expired(&mut self.slab, now, deadline)

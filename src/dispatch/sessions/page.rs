@@ -1,14 +1,12 @@
 //! A listing of sessions, one page at a time. The places that a page visits and the sessions that it copies are
 //! bounded, so that a listing never delays datagrams.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::session::Session;
+use super::session::SessionRecord;
 use crate::dispatch::id::{HandlerId, UpstreamId};
-use crate::dispatch::route_table::RouteId;
 use crate::dispatch::time::Time;
 
 /// The most sessions on a page.
@@ -23,22 +21,12 @@ pub const UPSTREAMS_MAX: usize = 4;
 pub struct Seen {
     /// The handler that the session belongs to.
     pub handler: HandlerId,
-    /// The client's address.
-    pub client: SocketAddr,
-    /// The address of this host that the client sent to.
-    pub local: SocketAddr,
-    /// The route of the session's datagrams.
-    pub route: RouteId,
+    /// What the handler knows of the session.
+    pub record: SessionRecord,
     /// The first upstreams that the session uses, at most [`UPSTREAMS_MAX`].
     pub upstreams: Vec<UpstreamId>,
     /// The time since the last datagram in either direction.
     pub idle: Duration,
-    /// The number of datagrams from the client.
-    pub requests: u32,
-    /// The number of datagrams to the client.
-    pub replies: u32,
-    /// Whether the session has had a reply.
-    pub is_assured: bool,
 }
 
 /// The position at which a listing continues: a handler and a place in its table.
@@ -99,36 +87,18 @@ impl SessionPage {
     pub fn add(
         &mut self,
         handler: HandlerId,
-        session: &Session,
+        record: &SessionRecord,
         upstreams: impl Iterator<Item = UpstreamId>,
     ) {
-        let Session {
-            key,
-            seen,
-            requests,
-            replies,
-            is_assured,
-            ..
-        } = *session;
-        if self
-            .client
-            .is_some_and(|net| !net.contains(&key.client.ip()))
-        {
+        let client = record.key.client.ip();
+        if self.client.is_some_and(|net| !net.contains(&client)) {
             return;
         }
-        let upstreams = upstreams.take(UPSTREAMS_MAX).collect();
-        let idle = self.now.since(seen);
-        let (client, local, route) = (key.client, key.local, key.route);
         self.found.push(Seen {
             handler,
-            client,
-            local,
-            route,
-            upstreams,
-            idle,
-            requests,
-            replies,
-            is_assured,
+            record: *record,
+            upstreams: upstreams.take(UPSTREAMS_MAX).collect(),
+            idle: self.now.since(record.seen),
         });
     }
 }

@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::time::Time;
 
@@ -38,11 +40,19 @@ pub struct FreePorts {
     shut_until: Time,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct ReleasedPort {
-    socket: UpstreamSocketId,
-    until: Time,
-    released: Time,
+/// A free port. A handler saves it as it is, for its replacement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleasedPort {
+    /// The socket that is bound to the port.
+    #[serde(rename = "lane")]
+    pub socket: UpstreamSocketId,
+    /// The end of the quarantine.
+    pub until: Time,
+    /// The time at which the session released the port.
+    pub released: Time,
+    /// Whether a reply is outstanding.
+    #[serde(rename = "is_owed")]
+    pub has_outstanding: bool,
 }
 
 /// What is available for a new session.
@@ -96,7 +106,13 @@ impl FreePorts {
         } else {
             seen.after(QUARANTINE)
         };
-        self.restore(socket, until, now, has_outstanding, now);
+        let port = ReleasedPort {
+            socket,
+            until,
+            released: now,
+            has_outstanding,
+        };
+        self.restore(port, now);
     }
 
     /// Removes a port that has been free too long and must be closed. The caller calls again until there is none.
@@ -122,37 +138,17 @@ impl FreePorts {
             .map(|port| port.socket)
     }
 
-    /// Returns all free ports for a handover: socket, end of quarantine, time of release, and whether a reply is
-    /// outstanding.
-    pub fn iter(&self) -> impl Iterator<Item = (UpstreamSocketId, Time, Time, bool)> {
-        let all = [
-            (&self.reusable, false),
-            (&self.replied, false),
-            (&self.outstanding, true),
-        ];
-        let each = |port: &ReleasedPort, has_outstanding| {
-            (port.socket, port.until, port.released, has_outstanding)
-        };
-        all.into_iter().flat_map(move |(queue, has_outstanding)| {
-            queue.iter().map(move |port| each(port, has_outstanding))
-        })
+    /// Returns all free ports.
+    pub fn iter(&self) -> impl Iterator<Item = &ReleasedPort> {
+        self.reusable
+            .iter()
+            .chain(&self.replied)
+            .chain(&self.outstanding)
     }
 
     /// Adds a port that a predecessor has saved. Ports of one kind must come in the order of their release.
-    pub fn restore(
-        &mut self,
-        socket: UpstreamSocketId,
-        until: Time,
-        released: Time,
-        has_outstanding: bool,
-        now: Time,
-    ) {
-        let port = ReleasedPort {
-            socket,
-            until,
-            released,
-        };
-        match (until <= now, has_outstanding) {
+    pub fn restore(&mut self, port: ReleasedPort, now: Time) {
+        match (port.until <= now, port.has_outstanding) {
             (true, _) => self.reusable.push_back(port),
             (false, true) => self.outstanding.push_back(port),
             (false, false) => self.replied.push_back(port),

@@ -1,11 +1,13 @@
-//! A session, and the key by which it is found.
+//! A session, what is known of it, and the key by which it is found.
 
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 
+use serde::{Deserialize, Serialize};
+
 use super::link::Link;
-use crate::dispatch::id::LocalListener;
-use crate::dispatch::route_table::RouteId;
+use crate::dispatch::id::{LocalListener, RouteId};
+use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::time::Time;
 use crate::number;
 
@@ -21,14 +23,15 @@ impl SessionId {
 }
 
 /// The key of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionKey {
     /// The client's address.
     pub client: SocketAddr,
     /// The address of this host that the client sent to. Replies leave from it.
     pub local: SocketAddr,
-    /// The route of the session's datagrams.
-    pub route: RouteId,
+    /// The route of the client's datagrams. `None` if the configuration no longer has it; the session then only waits
+    /// for replies.
+    pub route: Option<RouteId>,
 }
 
 impl Hash for SessionKey {
@@ -44,16 +47,18 @@ impl Hash for SessionKey {
                 }
             }
         }
-        state.write_u32(self.route.0);
+        state.write_u32(self.route.map_or(u32::MAX, |route| route.0));
     }
 }
 
-/// The state of one client's exchange with the upstreams.
-#[derive(Debug, Clone)]
-pub struct Session {
+/// What is known of one client's exchange with the upstreams. A handler saves it as it is, for its replacement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRecord {
     /// The key by which the session is found.
+    #[serde(flatten)]
     pub key: SessionKey,
     /// The listener that received the last request. Replies leave through it.
+    #[serde(rename = "ear")]
     pub listener: LocalListener,
     /// The index of the interface that the request arrived on; 0 if it is unknown.
     pub interface: u32,
@@ -65,12 +70,37 @@ pub struct Session {
     pub requests: u32,
     /// The number of datagrams to the client.
     pub replies: u32,
-    /// The upstream that replied first since the last request.
+    /// The place of the upstream that replied first since the last request.
     pub winner: Option<u16>,
     /// Whether the session has had a reply.
+    #[serde(rename = "is_answered")]
     pub is_assured: bool,
     /// Whether the client's next datagram belongs to the session.
-    pub(super) is_bound: bool,
+    pub is_bound: bool,
+}
+
+/// The part of a session that concerns one upstream. A handler saves it as it is, for its replacement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegRecord {
+    /// The place of the upstream in the handler's list.
+    pub place: u16,
+    /// The socket, if the session has one of its own.
+    #[serde(rename = "lane")]
+    pub socket: Option<UpstreamSocketId>,
+    /// The number of datagrams that were sent on it.
+    #[serde(rename = "asked")]
+    pub requests: u32,
+    /// The number of datagrams that came back.
+    #[serde(rename = "answered")]
+    pub replies: u32,
+    /// Whether the socket must not be leased again after the session ends.
+    pub is_spoilt: bool,
+}
+
+/// An entry of the table: a session, and its places in the lists of the table.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) record: SessionRecord,
     pub(super) is_open: bool,
     pub(super) wheel: Link,
     pub(super) waiting: Link,

@@ -131,9 +131,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::dispatch::id::LocalListener;
+    use crate::dispatch::id::{LocalListener, RouteId};
     use crate::dispatch::random::Random;
-    use crate::dispatch::route_table::RouteId;
     use crate::dispatch::sessions::{Lifetimes, SessionId, SessionKey, Sessions};
 
     /// A session as a plain list keeps it.
@@ -150,7 +149,7 @@ mod tests {
         SessionKey {
             client,
             local,
-            route: RouteId((number >> 16) as u32),
+            route: Some(RouteId((number >> 16) as u32)),
         }
     }
 

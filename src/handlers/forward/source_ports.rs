@@ -2,9 +2,9 @@
 
 use crate::dispatch::handler::{Context, UpstreamId};
 use crate::dispatch::outbox::UpstreamSocketId;
-use crate::dispatch::saved_state::{SavedLeg, SavedPort};
-use crate::dispatch::sessions::SessionId;
+use crate::dispatch::saved_state::SavedPort;
 use crate::dispatch::sessions::ports::{FreePorts, Lease, RETRY, RETRY_WAY};
+use crate::dispatch::sessions::{LegRecord, SessionId};
 use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
 use crate::number;
@@ -20,14 +20,10 @@ const SHRINK_ON_NS: u64 = 10_000_000;
 #[derive(Debug, Clone, Copy)]
 struct PortLease {
     session: Option<SessionId>,
-    /// Index of the upstream that the socket leads to.
-    place: u16,
     /// The upstream's generation when the socket was opened.
     generation: u32,
-    /// Requests and replies of the present session on this socket.
-    requests: u32,
-    replies: u32,
-    is_spoilt: bool,
+    /// What is known of the present session on this socket.
+    leg: LegRecord,
 }
 
 /// Requests and replies of a session on one socket.
@@ -145,7 +141,9 @@ impl SourcePorts {
         if self.is_leasing
             && let Some(Some(lease)) = self.by_socket.get_mut(socket.0 as usize)
         {
-            (lease.session, lease.requests, lease.replies) = (Some(session), 0, 0);
+            lease.session = Some(session);
+            lease.leg.requests = 0;
+            lease.leg.replies = 0;
         }
     }
 
@@ -153,7 +151,7 @@ impl SourcePorts {
     #[inline]
     pub fn requested(&mut self, socket: UpstreamSocketId, datagrams: u32) {
         if let Some(Some(lease)) = self.by_socket.get_mut(socket.0 as usize) {
-            lease.requests = lease.requests.saturating_add(datagrams);
+            lease.leg.requests = lease.leg.requests.saturating_add(datagrams);
         }
     }
 
@@ -161,18 +159,18 @@ impl SourcePorts {
     #[inline]
     pub fn replied(&mut self, socket: UpstreamSocketId, datagrams: u32) {
         if let Some(Some(lease)) = self.by_socket.get_mut(socket.0 as usize) {
-            lease.replies = lease.replies.saturating_add(datagrams);
+            lease.leg.replies = lease.leg.replies.saturating_add(datagrams);
         }
     }
 
     /// Requests and replies on a socket since its session leased it.
     pub fn outstanding(&self, socket: UpstreamSocketId) -> Option<Outstanding> {
-        let PortLease {
+        let LegRecord {
             place,
             requests,
             replies,
             ..
-        } = (*self.by_socket.get(socket.0 as usize)?)?;
+        } = (*self.by_socket.get(socket.0 as usize)?)?.leg;
         Some(Outstanding {
             place: usize::from(place),
             requests,
@@ -188,23 +186,26 @@ impl SourcePorts {
         };
         lease.session = None;
         let lease = *lease;
-        let branch = &mut self.branches[usize::from(lease.place)];
+        let branch = &mut self.branches[usize::from(lease.leg.place)];
         branch.sessions -= 1;
         if !self.is_leasing {
             return;
         }
-        if lease.generation != branch.generation || lease.is_spoilt {
+        if lease.generation != branch.generation || lease.leg.is_spoilt {
             return self.close(socket, cx);
         }
-        branch
-            .ports
-            .release(socket, cx.now(), seen, lease.replies < lease.requests);
+        branch.ports.release(
+            socket,
+            cx.now(),
+            seen,
+            lease.leg.replies < lease.leg.requests,
+        );
     }
 
     /// Marks a socket that can no longer send, so that it is not leased again.
     pub fn spoil(&mut self, socket: UpstreamSocketId) {
         if let Some(Some(lease)) = self.by_socket.get_mut(socket.0 as usize) {
-            lease.is_spoilt = true;
+            lease.leg.is_spoilt = true;
         }
     }
 
@@ -250,7 +251,7 @@ impl SourcePorts {
         self.by_socket
             .iter()
             .flatten()
-            .any(|lease| lease.session.is_some() && lease.replies < lease.requests)
+            .any(|lease| lease.session.is_some() && lease.leg.replies < lease.leg.requests)
     }
 
     /// Whether sessions lease their own ports.
@@ -263,17 +264,21 @@ impl SourcePorts {
         self.branches.iter().map(|branch| &branch.ports)
     }
 
-    /// Whether a socket must be closed when its session ends, because it can no longer send or its upstream has another
-    /// address.
-    pub fn is_spoilt(&self, socket: UpstreamSocketId) -> bool {
-        let Some(Some(lease)) = self.by_socket.get(socket.0 as usize) else {
-            return true;
-        };
-        lease.is_spoilt || lease.generation != self.branches[usize::from(lease.place)].generation
+    /// Returns what is known of a session on one of its sockets. The socket is spoilt if it can no longer send or its
+    /// upstream has another address.
+    pub fn leg(&self, socket: UpstreamSocketId) -> Option<LegRecord> {
+        let PortLease {
+            generation, leg, ..
+        } = (*self.by_socket.get(socket.0 as usize)?)?;
+        let has_moved = generation != self.branches[usize::from(leg.place)].generation;
+        Some(LegRecord {
+            is_spoilt: leg.is_spoilt || has_moved,
+            ..leg
+        })
     }
 
     /// Takes over the socket of a session that another forwarder saved.
-    pub fn inherit_leg(&mut self, left: &SavedLeg, session: SessionId) -> UpstreamSocketId {
+    pub fn inherit_leg(&mut self, left: LegRecord, session: SessionId) -> UpstreamSocketId {
         let place = usize::from(left.place);
         self.branches[place].sessions += 1;
         let Some(socket) = left.socket else {
@@ -282,42 +287,35 @@ impl SourcePorts {
         self.open += 1;
         self.track(socket, place);
         if let Some(lease) = &mut self.by_socket[socket.0 as usize] {
-            (lease.session, lease.requests, lease.replies) =
-                (Some(session), left.requests, left.replies);
-            lease.is_spoilt = left.is_spoilt;
+            lease.session = Some(session);
+            lease.leg = left;
         }
         socket
     }
 
     /// Takes over a free port that another forwarder saved.
-    pub fn inherit_port(&mut self, left: &SavedPort, cx: &mut Context<'_>) {
+    pub fn inherit_port(&mut self, left: SavedPort, cx: &mut Context<'_>) {
         let place = usize::from(left.place);
         if !self.is_leasing || place >= self.branches.len() {
-            return cx.close(left.socket);
+            return cx.close(left.port.socket);
         }
         self.open += 1;
-        self.track(left.socket, place);
-        self.branches[place].ports.restore(
-            left.socket,
-            left.until,
-            left.released,
-            left.has_outstanding,
-            cx.now(),
-        );
+        self.track(left.port.socket, place);
+        self.branches[place].ports.restore(left.port, cx.now());
     }
 
     /// Returns the session that leases a socket, and the index of its upstream.
     #[inline]
     pub fn session(&self, socket: UpstreamSocketId) -> Option<(SessionId, usize)> {
         let lease = (*self.by_socket.get(socket.0 as usize)?)?;
-        Some((lease.session?, usize::from(lease.place)))
+        Some((lease.session?, usize::from(lease.leg.place)))
     }
 
     /// Index of the upstream that a socket leads to.
     #[inline]
     pub fn place(&self, socket: UpstreamSocketId) -> Option<usize> {
         Some(usize::from(
-            (*self.by_socket.get(socket.0 as usize)?)?.place,
+            (*self.by_socket.get(socket.0 as usize)?)?.leg.place,
         ))
     }
 
@@ -346,14 +344,16 @@ impl SourcePorts {
             self.by_socket.resize(socket.0 as usize + 1, None);
         }
         let generation = self.branches[place].generation;
-        let (session, place, requests, replies) = (None, number::to_u16(place), 0, 0);
         self.by_socket[socket.0 as usize] = Some(PortLease {
-            session,
-            place,
+            session: None,
             generation,
-            requests,
-            replies,
-            is_spoilt: false,
+            leg: LegRecord {
+                place: number::to_u16(place),
+                socket: self.is_leasing.then_some(socket),
+                requests: 0,
+                replies: 0,
+                is_spoilt: false,
+            },
         });
     }
 

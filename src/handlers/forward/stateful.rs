@@ -118,7 +118,7 @@ impl Stateful {
         let key = SessionKey {
             client: envelope.src,
             local: envelope.local,
-            route: cx.route_id(),
+            route: Some(cx.route_id()),
         };
         let id = match self.table.find(&key) {
             Some(id) => id,

@@ -94,7 +94,7 @@ impl Forwarding for Stateless {
             .iter()
             .flat_map(|session| &session.legs)
             .filter_map(|leg| leg.socket);
-        legs.chain(saved.ports.iter().map(|port| port.socket))
+        legs.chain(saved.ports.iter().map(|saved| saved.port.socket))
             .for_each(|socket| cx.close(socket));
     }
 
