@@ -130,7 +130,7 @@ fn build_worker(
         .map(|route| route.handlers.clone())
         .collect();
     let (reply_filter, names) = (Arc::clone(&plan.reply_filter), Arc::clone(&plan.names));
-    let upstreams = plan.upstreams.iter().len();
+    let upstreams = plan.upstreams.count();
     let mut dispatcher = Dispatcher::new(DispatcherParts {
         listeners: routings,
         routes,

@@ -81,7 +81,7 @@ fn check_accepted(config: &Config, text: &str) {
     match Plan::beside(config, &host, 2, &known) {
         Ok(plan) => {
             let outline = Identity::new(config, &plan);
-            assert_eq!(outline.upstreams(), plan.upstreams.iter().len());
+            assert_eq!(outline.upstreams(), plan.upstreams.count());
             let json = serde_json::to_string(&outline).expect("an outline is JSON");
             assert_eq!(
                 serde_json::from_str::<Identity>(&json).expect("it reads back"),

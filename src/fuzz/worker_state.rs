@@ -1,6 +1,5 @@
 //! Messages of a takeover, and the exported worker states in them.
 
-use std::collections::HashMap;
 use std::fmt::Debug;
 
 use serde::Serialize;
@@ -14,10 +13,10 @@ use crate::dispatch::saved_state::SavedState;
 use crate::dispatch::time::Time;
 use crate::handlers::KINDS;
 use crate::handover::history::History;
-use crate::handover::running::named_states;
 use crate::monitor::UpstreamState;
-use crate::plan::diff::{Diff, RowMap};
+use crate::plan::diff::Diff;
 use crate::plan::identity::Identity;
+use crate::plan::row_map::{HandlerMap, RowMaps};
 use crate::takeover::client::rows;
 use crate::takeover::messages::{FinalCounts, Hello, Manifest, Refused, Released, Started};
 
@@ -56,13 +55,20 @@ pub fn run(bytes: &[u8]) {
     let ours = identity();
     let theirs = manifest.map_or_else(identity, |manifest| manifest.identity);
     check_identity(&theirs, &ours);
-    let successors = RowMap::new(&theirs, &ours, &HashMap::new());
+    let row_maps = row_maps(&theirs, &ours);
     if let Some(farewell) = round_trip::<FinalCounts>(second) {
-        carry(History::of(farewell.ledgers), &successors);
+        carry(History::of(farewell.ledgers), &row_maps);
     }
     if let Some(released) = round_trip::<Released>(second) {
-        continue_with(released, &theirs, &successors);
+        continue_with(released, &theirs, &row_maps);
     }
+}
+
+/// The maps from one configuration to another, without retired handlers.
+fn row_maps(old: &Identity, new: &Identity) -> RowMaps {
+    let handlers = old.handlers.iter();
+    let maps = handlers.map(|handler| HandlerMap::new(handler, &new.handlers));
+    RowMaps::new(old, new, maps.collect())
 }
 
 /// The message, if it is one of this type.
@@ -93,24 +99,14 @@ fn check_identity(theirs: &Identity, ours: &Identity) {
     assert!(Diff::new(theirs, theirs).is_empty() || has_twins(theirs));
     for (old, new) in [(theirs, ours), (ours, theirs)] {
         assert!(!Diff::new(old, new).lines().is_empty());
-        let successors = RowMap::new(old, new, &HashMap::new());
-        assert_eq!(successors.listeners.len(), old.listeners.len());
-        assert_eq!(successors.handlers.len(), old.handlers.len());
-        assert_eq!(successors.upstreams.len(), old.upstreams());
-        assert!(
-            successors
-                .upstreams
-                .iter()
-                .flatten()
-                .all(|upstream| *upstream < new.upstreams())
-        );
-        assert!(
-            successors
-                .listeners
-                .iter()
-                .flatten()
-                .all(|listener| *listener < new.listeners.len())
-        );
+        let row_maps = row_maps(old, new);
+        assert_eq!(row_maps.listeners.iter().count(), old.listeners.len());
+        assert_eq!(row_maps.handlers.iter().count(), old.handlers.len());
+        assert_eq!(row_maps.upstreams.iter().count(), old.upstreams());
+        let mut upstreams = row_maps.upstreams.iter().flatten();
+        assert!(upstreams.all(|upstream| upstream.index() < new.upstreams()));
+        let mut listeners = row_maps.listeners.iter().flatten();
+        assert!(listeners.all(|listener| listener.index() < new.listeners.len()));
     }
     for handler in &theirs.handlers {
         if let Ok(read) = one("again", &handler.text, KINDS) {
@@ -145,9 +141,9 @@ fn has_twins(identity: &Identity) -> bool {
         )
 }
 
-fn carry(history: History, successors: &RowMap) {
+fn carry(history: History, row_maps: &RowMaps) {
     let rows = rows(&identity());
-    for ledger in history.carry(successors, rows).into_ledgers() {
+    for ledger in history.carry(row_maps, rows).into_ledgers() {
         assert_eq!(
             (ledger.listeners.len(), ledger.routes.len()),
             (rows.listeners, rows.routes)
@@ -159,15 +155,17 @@ fn carry(history: History, successors: &RowMap) {
     }
 }
 
-fn continue_with(released: Released, theirs: &Identity, successors: &RowMap) {
+fn continue_with(released: Released, theirs: &Identity, row_maps: &RowMaps) {
     let old = rows(theirs);
     let mut history = History::of(released.history);
     for (worker, worker_state) in released.workers.iter().enumerate() {
         history.add(worker, old, &worker_state.ledger, Vec::new());
     }
-    carry(history, successors);
+    carry(history, row_maps);
     let states: Vec<UpstreamState> = released.upstreams.iter().map(UpstreamState::from).collect();
-    assert!(named_states(theirs, states).len() <= theirs.upstreams());
+    let upstreams = identity().upstreams();
+    let carried = row_maps.upstreams.carry(states, upstreams);
+    assert_eq!(carried.len(), upstreams);
     let mut numbers = Numbers::default();
     let (mut dispatcher, _) = dispatcher(CONFIG, &mut numbers);
     let mut now = Time(1_000_000_000);

@@ -1,10 +1,11 @@
 //! The ledgers of workers that no longer run, with the row numbers of the running configuration. Counts that belong to
 //! no row of it are kept in an extra last row, so that no received datagram is lost from the accounts.
 
+use crate::dispatch::id::{HandlerId, ListenerId, RouteId, UpstreamId};
 use crate::dispatch::ledger::{HandlerCount, Ledger, SessionCount, Tally, UpstreamCount};
 use crate::dispatch::sink::SinkCounts;
 use crate::dispatch::verdict::DropReason;
-use crate::plan::diff::RowMap;
+use crate::plan::row_map::{HandlerMap, RowMaps};
 
 /// Everything that was counted by workers that no longer run.
 #[derive(Debug, Default)]
@@ -128,50 +129,38 @@ impl History {
 
     /// Converts the history to the row numbers of another configuration. Gauges (open sessions, dead upstreams) are
     /// omitted: the workers that take over the state count them.
-    pub fn carry(mut self, row_map: &RowMap, rows: Rows) -> History {
+    pub fn carry(mut self, row_maps: &RowMaps, rows: Rows) -> History {
         self.ledgers();
-        let handlers: Vec<usize> = row_map
-            .handlers
-            .iter()
-            .map(|handler_map| {
-                handler_map
-                    .row()
-                    .map_or(rows.handlers - 1, |row| row.index())
-            })
-            .collect();
+        let listener = |old| row_maps.listeners.get(ListenerId::new(old));
+        let route = |old| row_maps.routes.get(RouteId::new(old));
+        let handler = |old| {
+            let map = row_maps.handlers.get(HandlerId::new(old));
+            map.and_then(HandlerMap::row)
+                .map_or(rows.handlers - 1, HandlerId::index)
+        };
+        let upstream = |old| row_maps.upstreams.get(UpstreamId::new(old));
         let carry = |ledger: &Ledger| {
             let mut sum = rows.ledger();
             sum.latency.clone_from(&ledger.latency);
             for (index, count) in ledger.listeners.iter().enumerate() {
-                let row = row_map
-                    .listeners
-                    .get(index)
-                    .copied()
-                    .flatten()
-                    .unwrap_or(rows.listeners - 1);
+                let row = listener(index).map_or(rows.listeners - 1, |row| row.index());
                 sum.listeners[row].add(count);
             }
             for (index, tally) in ledger.routes.iter().enumerate() {
-                let row = row_map.routes.get(index).copied().flatten();
-                sum.routes[row.map_or(rows.routes - 1, |row| row.0 as usize)].add(tally);
+                let row = route(index).map_or(rows.routes - 1, |row| row.0 as usize);
+                sum.routes[row].add(tally);
             }
             for (index, last_seen) in ledger.last_seen.iter().enumerate() {
                 // A route that continues has the same text, and so the same `expect_every`.
-                let row = row_map.routes.get(index).copied().flatten();
-                row.into_iter()
-                    .for_each(|row| sum.note_seen(row.0 as usize, last_seen));
+                if let Some(row) = route(index) {
+                    sum.note_seen(row.0 as usize, last_seen);
+                }
             }
             for (index, count) in ledger.handlers.iter().enumerate() {
-                sum.handlers[handlers.get(index).copied().unwrap_or(rows.handlers - 1)]
-                    .add(&past(count));
+                sum.handlers[handler(index)].add(&past(count));
             }
             for (index, count) in ledger.upstreams.iter().enumerate() {
-                let row = row_map
-                    .upstreams
-                    .get(index)
-                    .copied()
-                    .flatten()
-                    .unwrap_or(rows.upstreams - 1);
+                let row = upstream(index).map_or(rows.upstreams - 1, |row| row.index());
                 sum.upstreams[row].add(&UpstreamCount {
                     sessions: 0,
                     dead_in: 0,
@@ -182,10 +171,7 @@ impl History {
         };
         let workers = self.workers.iter().map(carry).collect();
         let renumber = |pending: Pending| Pending {
-            handler: handlers
-                .get(pending.handler)
-                .copied()
-                .unwrap_or(rows.handlers - 1),
+            handler: handler(pending.handler),
             ..pending
         };
         History {

@@ -15,11 +15,13 @@ use crate::build::inherited_sockets::{LentSockets, lend};
 use crate::build::worker_threads::WorkerThreads;
 use crate::config::kind::BuildError;
 use crate::config::{Config, NamedHandler};
+use crate::dispatch::id::HandlerId;
 use crate::dispatch::sink::Job;
-use crate::plan::diff::{Diff, RowMap};
+use crate::plan::diff::Diff;
 use crate::plan::file_tests;
 use crate::plan::host::Host;
-use crate::plan::identity::Identity;
+use crate::plan::identity::{HandlerIdentity, Identity};
+use crate::plan::row_map::{HandlerMap, RowMaps};
 use crate::plan::{ListenerPlan, Plan, worker_count};
 use crate::worker::command::Handle;
 use crate::worker::event_loop::Worker;
@@ -47,7 +49,7 @@ pub struct ConfigDraft {
     pub config: Config,
     plan: Plan,
     identity: Identity,
-    row_map: RowMap,
+    row_maps: Arc<RowMaps>,
     /// Differences from the running configuration.
     pub diff: Diff,
     /// Running workers, which lend their listeners' sockets.
@@ -68,7 +70,7 @@ pub struct Prepared {
     /// Threads that will run the workers.
     pub worker_threads: WorkerThreads,
     /// Maps each row of the running configuration to its row in this one.
-    pub row_map: RowMap,
+    pub row_maps: Arc<RowMaps>,
     /// Differences from the running configuration.
     pub diff: Diff,
 }
@@ -81,7 +83,7 @@ pub struct Prepared {
 /// Fails if the host's interfaces cannot be listed, if the plan has problems, or if a test of the file fails.
 pub fn draft(mut config: Config, present: Present) -> Result<ConfigDraft, DaemonError> {
     let host = Host::this().map_err(system("cannot list the interfaces of this host"))?;
-    let retired = succeed(&mut config, &present);
+    let handlers = map_handlers(&mut config, &present);
     let plan = Plan::beside(&config, &host, worker_count(&config), &present.addresses)
         .map_err(|problems| DaemonError::Configuration(Box::new(problems)))?;
     let failed = file_tests::run(&config, &plan, &host);
@@ -89,7 +91,7 @@ pub fn draft(mut config: Config, present: Present) -> Result<ConfigDraft, Daemon
         return Err(DaemonError::Configuration(Box::new(failed)));
     }
     let identity = Identity::new(&config, &plan);
-    let row_map = RowMap::new(&present.identity, &identity, &retired);
+    let row_maps = Arc::new(RowMaps::new(&present.identity, &identity, handlers));
     let diff = Diff::new(&present.identity, &identity);
     let Present {
         identity: old,
@@ -100,7 +102,7 @@ pub fn draft(mut config: Config, present: Present) -> Result<ConfigDraft, Daemon
         config,
         plan,
         identity,
-        row_map,
+        row_maps,
         diff,
         workers,
         old,
@@ -131,7 +133,7 @@ impl ConfigDraft {
             config,
             plan,
             identity,
-            row_map,
+            row_maps,
             diff,
             workers,
             old,
@@ -146,68 +148,47 @@ impl ConfigDraft {
             identity,
             workers,
             worker_threads,
-            row_map,
+            row_maps,
             diff,
         })
     }
 }
 
-/// Lets unchanged handlers continue with what their workers share (rates, quotas). An old handler is retired if it has
-/// no replacement, or if that lacks one of its upstreams. A retired handler has no routes, and lives while it has
-/// sessions. Returns the new number of each retired handler by its old number.
-fn succeed(config: &mut Config, present: &Present) -> HashMap<usize, usize> {
-    let mut retired = HashMap::new();
-    for (number, old) in present.handlers.iter().enumerate() {
+/// Maps each running handler to the handlers that continue it. Unchanged handlers continue with what their workers
+/// share (rates, quotas). A handler is retired if it has no replacement, or if that lacks one of its upstreams. A
+/// retired handler has no routes, and lives while it has sessions.
+fn map_handlers(config: &mut Config, present: &Present) -> Vec<HandlerMap> {
+    let new: Vec<_> = config.handlers.iter().map(HandlerIdentity::new).collect();
+    let old = present.identity.handlers.iter();
+    let mut maps: Vec<_> = old.map(|old| HandlerMap::new(old, &new)).collect();
+    for (number, (old, map)) in present.handlers.iter().zip(&mut maps).enumerate() {
         let Some(old) = old else { continue };
-        let replacement = config
-            .handlers
-            .iter_mut()
-            .find(|replacement| is_replacement(old, replacement));
-        if let Some(replacement) = &replacement
+        let replacement = map.replacement.map(HandlerId::index);
+        if let Some(replacement) = replacement.map(|index| &mut config.handlers[index])
             && replacement.contents() == old.contents()
         {
-            let spec = Arc::clone(&old.spec);
-            config
-                .handlers
-                .iter_mut()
-                .filter(|replacement| is_replacement(old, replacement))
-                .for_each(|replacement| replacement.spec = Arc::clone(&spec));
+            replacement.spec = Arc::clone(&old.spec);
             continue;
         }
-        let is_replaced = replacement.is_some_and(|replacement| leads_wherever(replacement, old));
-        if is_replaced
+        if map.takes_every_session()
             || !old.spec.has_sessions()
             || (old.is_retired && present.sessions[number] == 0)
         {
             continue;
         }
-        let name = match old.is_retired {
-            true => old.name.clone(),
-            false => format!("{} (retired {})", old.name, present.generation),
+        let name = if old.is_retired {
+            old.name.clone()
+        } else {
+            format!("{} (retired {})", old.name, present.generation)
         };
-        retired.insert(number, config.handlers.len());
+        map.retired = Some(HandlerId::new(config.handlers.len()));
         config.handlers.push(NamedHandler {
             name,
             is_retired: true,
             ..old.clone()
         });
     }
-    retired
-}
-
-fn is_replacement(old: &NamedHandler, new: &NamedHandler) -> bool {
-    !old.is_retired && !new.is_retired && old.name == new.name && old.kind.name == new.kind.name
-}
-
-/// Whether the new handler has every upstream of the old one, so that all sessions can continue.
-fn leads_wherever(new: &NamedHandler, old: &NamedHandler) -> bool {
-    let (new_upstreams, old_upstreams) = (new.spec.upstreams(), old.spec.upstreams());
-    new.spec.has_sessions()
-        && old_upstreams.iter().all(|old| {
-            new_upstreams
-                .iter()
-                .any(|new| new.to_string() == old.to_string() && new.egress == old.egress)
-        })
+    maps
 }
 
 /// Adds duplicated descriptors of the running listeners' sockets to `lent_sockets`.

@@ -1,6 +1,6 @@
 //! A running configuration: its workers, the monitor of its upstreams, and the ledgers of all workers that ran before.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,6 @@ use crossbeam_channel::bounded;
 use crate::build::error::DaemonError;
 use crate::build::worker_threads::WorkerThreads;
 use crate::config::Config;
-use crate::dispatch::id::ListenerId;
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::handover::history::{History, Rows};
@@ -18,7 +17,6 @@ use crate::handover::transfer::hand_over;
 use crate::monitor::{Monitor, UpstreamState};
 use crate::plan::Plan;
 use crate::plan::identity::Identity;
-use crate::plan::upstreams::Located;
 use crate::worker::command::{Command, Handle};
 use crate::worker::event_loop::Worker;
 use crate::worker::listener::Listener;
@@ -66,23 +64,23 @@ pub struct Parked {
 impl Running {
     /// Starts a prepared configuration when none ran before.
     pub fn start(prepared: Prepared) -> Running {
-        Running::go_on(prepared, Vec::new(), History::default(), HashMap::new())
+        Running::go_on(prepared, Vec::new(), History::default(), Vec::new())
     }
 
     /// Replaces this configuration, which has been parked, by a prepared one.
     pub fn take_place(&mut self, prepared: Prepared, parked: Parked) {
-        *self = Running::succeed(prepared, parked, &self.identity);
+        *self = Running::succeed(prepared, parked);
     }
 
-    /// Starts a prepared configuration in place of a parked one, whose identity is `names`.
-    fn succeed(prepared: Prepared, parked: Parked, names: &Identity) -> Running {
+    /// Starts a prepared configuration in place of a parked one.
+    fn succeed(prepared: Prepared, parked: Parked) -> Running {
         let Parked {
             mut workers,
             states,
             mut history,
             rows,
         } = parked;
-        let removed = gone(&prepared.row_map.listeners);
+        let removed: Vec<_> = prepared.row_maps.listeners.gone().collect();
         let mut worker_states = Vec::new();
         for (number, mut worker) in workers.drain(..).enumerate() {
             if !removed.is_empty() {
@@ -98,20 +96,16 @@ impl Running {
             worker_state.sockets = worker.into_upstream_sockets();
             worker_states.push(worker_state);
         }
-        Running::go_on(
-            prepared,
-            worker_states,
-            history,
-            named_states(names, states),
-        )
+        Running::go_on(prepared, worker_states, history, states)
     }
 
-    /// Starts a prepared configuration with the state that other workers exported.
+    /// Starts a prepared configuration with the state that other workers exported. `states` are the monitored states
+    /// of the former upstreams, by their former numbers.
     pub fn go_on(
         prepared: Prepared,
         worker_states: Vec<WorkerState>,
         history: History,
-        states: HashMap<(String, String), UpstreamState>,
+        states: Vec<UpstreamState>,
     ) -> Running {
         let Prepared {
             config,
@@ -119,32 +113,28 @@ impl Running {
             identity,
             mut workers,
             worker_threads,
-            row_map,
+            row_maps,
             ..
         } = prepared;
         settle(&mut workers, &plan);
-        let mut history = history.carry(&row_map, rows(&config, &plan));
+        let mut history = history.carry(&row_maps, rows(&config, &plan));
         hand_over(
             &mut workers
                 .iter_mut()
                 .map(|(worker, _)| worker)
                 .collect::<Vec<_>>(),
             worker_states,
-            &row_map,
+            &row_maps,
             &mut history,
         );
+        let known = row_maps.upstreams.carry(states, plan.upstreams.count());
         for (_, handle) in &workers {
-            tell_of_moves(handle, &plan, &identity, &states);
+            tell_of_moves(handle, &plan, &known);
         }
         let receive_buffers = smallest_buffers(&mut workers, plan.listeners.len());
         let workers = worker_threads.start(workers);
         let handles = workers.iter().map(|(handle, _)| handle.clone()).collect();
-        let monitor = Monitor::of_plan(
-            &config,
-            &plan,
-            handles,
-            &by_number(&plan, &identity, &states),
-        );
+        let monitor = Monitor::of_plan(&config, &plan, handles, &known);
         Running {
             config,
             plan,
@@ -356,7 +346,7 @@ fn rows(config: &Config, plan: &Plan) -> Rows {
         plan.listeners.len(),
         config.routes.len(),
         config.handlers.len(),
-        plan.upstreams.iter().len(),
+        plan.upstreams.count(),
     )
 }
 
@@ -410,60 +400,11 @@ fn smallest_buffers(workers: &mut [(Worker, Handle)], listeners: usize) -> Vec<u
     smallest
 }
 
-/// Returns the numbers of the old listeners that have no new row.
-fn gone(row_map: &[Option<usize>]) -> Vec<ListenerId> {
-    (0..row_map.len())
-        .filter(|old| row_map[*old].is_none())
-        .map(ListenerId::new)
-        .collect()
-}
-
-/// Maps the names of a handler and an upstream to the upstream's state.
-pub fn named_states(
-    identity: &Identity,
-    states: Vec<UpstreamState>,
-) -> HashMap<(String, String), UpstreamState> {
-    let names = identity.handlers.iter().flat_map(|handler| {
-        handler
-            .upstreams
-            .iter()
-            .map(|upstream| (handler.name.clone(), upstream.clone()))
-    });
-    names.zip(states).collect()
-}
-
-/// Orders named upstream states by the numbers of a plan.
-fn by_number(
-    plan: &Plan,
-    identity: &Identity,
-    states: &HashMap<(String, String), UpstreamState>,
-) -> Vec<Option<UpstreamState>> {
-    let names = identity.handlers.iter().flat_map(|handler| {
-        handler
-            .upstreams
-            .iter()
-            .map(|upstream| (handler.name.clone(), upstream.clone()))
-    });
-    names
-        .zip(plan.upstreams.iter())
-        .map(|(name, _)| states.get(&name).cloned())
-        .collect()
-}
-
 /// Notifies a worker of upstreams whose address has changed since the plan was made.
-fn tell_of_moves(
-    handle: &Handle,
-    plan: &Plan,
-    identity: &Identity,
-    states: &HashMap<(String, String), UpstreamState>,
-) {
-    let known = by_number(plan, identity, states);
+fn tell_of_moves(handle: &Handle, plan: &Plan, known: &[Option<UpstreamState>]) {
     for ((id, located), state) in plan.upstreams.iter().zip(known) {
-        let Located { address, .. } = located;
-        if let Some(UpstreamState {
-            address: Some(now), ..
-        }) = state
-            && address.as_ref().ok() != Some(&now)
+        if let Some(now) = state.as_ref().and_then(|state| state.address)
+            && located.address.as_ref().ok() != Some(&now)
         {
             handle.send(Command::UpstreamEvent(id, UpstreamEvent::Moved(now)));
         }

@@ -1,7 +1,7 @@
 //! Moves the exported state of former workers to new ones: sockets, sessions, round-robin positions and counters. It
 //! serves a reload, where the former workers belong to this process, and a takeover, where they belong to another.
 //!
-//! `plan/identity.rs` defines what the numbers mean, and `plan/diff.rs` maps old rows to new ones. This file moves the
+//! `plan/identity.rs` defines what the numbers mean, and `plan/row_map.rs` maps old rows to new ones. This file moves the
 //! state of each row to the new workers. All of it happens between two turns; whatever can fail or take time was done
 //! before.
 
@@ -9,12 +9,11 @@ use std::collections::HashMap;
 use std::net::UdpSocket;
 
 use crate::dispatch::handler::HandlerId;
-use crate::dispatch::id::{ListenerId, LocalListener, UpstreamId};
+use crate::dispatch::id::{LocalListener, UpstreamId};
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::saved_state::{SavedPort, SavedSession, SavedState, SavedUpstream};
-use crate::dispatch::sessions::LegRecord;
 use crate::handover::history::History;
-use crate::plan::diff::{HandlerMap, RowMap};
+use crate::plan::row_map::{HandlerMap, RowMap, RowMaps, SessionTarget};
 use crate::worker::event_loop::Worker;
 use crate::worker::worker_state::{SocketSlot, UpstreamSocketState, WorkerState};
 
@@ -23,7 +22,7 @@ use crate::worker::worker_state::{SocketSlot, UpstreamSocketState, WorkerState};
 pub fn hand_over(
     workers: &mut [&mut Worker],
     worker_states: Vec<WorkerState>,
-    row_map: &RowMap,
+    row_maps: &RowMaps,
     history: &mut History,
 ) {
     let mut sockets: HashMap<SocketSlot, (usize, LocalListener)> = HashMap::new();
@@ -34,50 +33,48 @@ pub fn hand_over(
         );
     }
     let mut handover = Handover {
+        workers,
         sockets,
-        row_map,
+        row_maps,
         history,
         moved: Vec::new(),
     };
     for (number, state) in worker_states.into_iter().enumerate() {
-        handover.listeners(workers, &state);
-        handover.worker(workers, number, state);
+        handover.listeners(&state);
+        handover.worker(number, state);
     }
 }
 
 /// One handler's saved state on its way to one worker.
 type Transfer = (usize, HandlerId, SavedState);
 
-struct Handover<'a> {
+struct Handover<'a, 'w> {
+    /// The workers that take over.
+    workers: &'a mut [&'w mut Worker],
     /// For each socket: the worker that has it, and its index among that worker's listeners.
     sockets: HashMap<SocketSlot, (usize, LocalListener)>,
-    row_map: &'a RowMap,
+    row_maps: &'a RowMaps,
     history: &'a mut History,
     moved: Vec<Transfer>,
 }
 
-impl Handover<'_> {
-    fn listeners(&self, workers: &mut [&mut Worker], state: &WorkerState) {
+impl Handover<'_, '_> {
+    fn listeners(&mut self, state: &WorkerState) {
         for left in &state.listeners {
             if let Some((worker, listener)) = self.slot(left.slot) {
-                workers[worker].listeners()[listener.index()].inherit(left);
+                self.workers[worker].listeners()[listener.index()].inherit(left);
             }
         }
     }
 
     /// Finds the worker and listener that have an old socket now.
     fn slot(&self, old: SocketSlot) -> Option<(usize, LocalListener)> {
-        let listener = self
-            .row_map
-            .listeners
-            .get(old.listener.index())
-            .copied()
-            .flatten()
-            .map(ListenerId::new)?;
+        let listener = *self.row_maps.listeners.get(old.listener)?;
         self.sockets.get(&SocketSlot { listener, ..old }).copied()
     }
 
-    fn worker(&mut self, workers: &mut [&mut Worker], number: usize, state: WorkerState) {
+    fn worker(&mut self, number: usize, state: WorkerState) {
+        let row_maps = self.row_maps;
         let WorkerState {
             listeners,
             upstream_sockets,
@@ -86,74 +83,58 @@ impl Handover<'_> {
             ..
         } = state;
         let mut cargo = Cargo::new(upstream_sockets, sockets);
-        let home = number % workers.len();
         for (handler, saved) in saved_states.into_iter().enumerate() {
-            let Some(handler_map) = self.row_map.handlers.get(handler).cloned() else {
+            let Some(map) = row_maps.handlers.get(HandlerId::new(handler)) else {
+                self.history.end_sessions(None, saved.sessions.len() as u64);
                 continue;
             };
-            self.opinions(workers.len(), number, &handler_map, &saved);
-            let row = handler_map.row();
+            self.opinions(number, map, &saved);
             for mut session in saved.sessions {
                 let slot = listeners
                     .get(session.record.listener.index())
                     .and_then(|left| self.slot(left.slot));
                 let moved = slot.and_then(|(worker, listener)| {
                     session.record.listener = listener;
-                    self.session(
-                        &mut *workers[worker],
-                        worker,
-                        &handler_map,
-                        session,
-                        &mut cargo,
-                    )
+                    self.session(worker, map, session, &mut cargo)
                 });
-                match (moved, row) {
-                    (Some(to), Some(from)) => {
-                        self.history.move_sessions(from.index(), to.index(), 1)
-                    }
+                let from = map.row().map(HandlerId::index);
+                match (moved, from) {
+                    (Some(to), Some(from)) => self.history.move_sessions(from, to.index(), 1),
                     (Some(to), None) => self.history.move_gone_sessions(to.index(), 1),
-                    (None, row) => self.history.end_sessions(row.map(HandlerId::index), 1),
+                    (None, from) => self.history.end_sessions(from, 1),
                 }
             }
+            let home = number % self.workers.len();
             for port in saved.ports {
-                self.port(&mut *workers[home], home, &handler_map, port, &mut cargo);
+                self.port(home, map, port, &mut cargo);
             }
         }
-        if number < workers.len() {
-            cargo.rest(&mut *workers[number], &self.row_map.upstreams);
+        if number < self.workers.len() {
+            cargo.rest(self.workers[number], &row_maps.upstreams);
         }
         for (worker, handler, saved) in std::mem::take(&mut self.moved) {
-            workers[worker].inherit(handler, saved);
+            self.workers[worker].inherit(handler, saved);
         }
     }
 
     /// Passes the saved health of upstreams to the worker with the same number. The first worker's state also goes to
     /// all others, for those without a predecessor.
-    fn opinions(
-        &mut self,
-        workers: usize,
-        number: usize,
-        handler_map: &HandlerMap,
-        saved: &SavedState,
-    ) {
-        let Some(replacement) = handler_map.replacement else {
+    fn opinions(&mut self, number: usize, map: &HandlerMap, saved: &SavedState) {
+        let Some(replacement) = map.replacement else {
             return;
         };
         let place = |left: &SavedUpstream| {
-            let place = handler_map
-                .places
-                .get(usize::from(left.place))
-                .copied()
-                .flatten()?;
+            let place = *map.places.get(left.place)?;
             Some(SavedUpstream { place, ..*left })
         };
         let upstreams: Vec<_> = saved.upstreams.iter().filter_map(place).collect();
+        let workers = self.workers.len();
         let followers = if number == 0 {
-            (0..workers).collect()
+            0..workers
         } else {
-            vec![number]
+            number..workers.min(number + 1)
         };
-        for worker in followers.into_iter().filter(|worker| *worker < workers) {
+        for worker in followers {
             let opinions = SavedState {
                 turn: saved.turn,
                 upstreams: upstreams.clone(),
@@ -167,74 +148,41 @@ impl Handover<'_> {
     /// Returns the handler; `None` if the session ends.
     fn session(
         &mut self,
-        worker: &mut Worker,
-        number: usize,
-        handler_map: &HandlerMap,
+        worker: usize,
+        map: &HandlerMap,
         mut session: SavedSession,
         cargo: &mut Cargo,
     ) -> Option<HandlerId> {
-        let place = |leg: &LegRecord| {
-            handler_map
-                .places
-                .get(usize::from(leg.place))
-                .copied()
-                .flatten()
-        };
-        let fits = handler_map.is_like && session.legs.iter().all(|leg| place(leg).is_some());
-        let to = handler_map
-            .replacement
-            .filter(|_| fits)
-            .or(handler_map.retired)?;
-        let is_replacement = handler_map.replacement == Some(to);
         let SavedSession { record, legs } = &mut session;
-        let route = record
-            .key
-            .route
-            .and_then(|route| self.row_map.routes.get(route.0 as usize).copied().flatten());
-        record.key.route = route.filter(|_| is_replacement);
-        if is_replacement {
-            record.winner = record.winner.and_then(|winner| {
-                handler_map
-                    .places
-                    .get(usize::from(winner))
-                    .copied()
-                    .flatten()
-            });
-        }
+        let target = map.target(legs.iter().map(|leg| leg.place))?;
+        record.key.route = match (target, record.key.route) {
+            (SessionTarget::Replacement(_), Some(route)) => {
+                self.row_maps.routes.get(route).copied()
+            }
+            _ => None,
+        };
+        record.winner = record.winner.and_then(|winner| map.place(target, winner));
         for leg in legs {
-            if is_replacement {
-                leg.place = place(leg)?;
-            }
+            leg.place = map.place(target, leg.place)?;
             if let Some(socket) = leg.socket {
-                let upstream = self.row_map.upstream(to, leg.place);
-                leg.socket = Some(cargo.unload(socket, worker, upstream)?);
+                let upstream = self.row_maps.upstream(target.handler(), leg.place);
+                leg.socket = Some(cargo.unload(socket, self.workers[worker], upstream)?);
             }
         }
-        self.push(number, to).sessions.push(session);
-        Some(to)
+        self.push(worker, target.handler()).sessions.push(session);
+        Some(target.handler())
     }
 
-    fn port(
-        &mut self,
-        worker: &mut Worker,
-        number: usize,
-        handler_map: &HandlerMap,
-        mut saved: SavedPort,
-        cargo: &mut Cargo,
-    ) {
-        let place = handler_map
-            .places
-            .get(usize::from(saved.place))
-            .copied()
-            .flatten();
-        let (Some(replacement), Some(place)) = (handler_map.replacement, place) else {
+    fn port(&mut self, worker: usize, map: &HandlerMap, mut saved: SavedPort, cargo: &mut Cargo) {
+        let (Some(replacement), Some(place)) = (map.replacement, map.places.get(saved.place))
+        else {
             return;
         };
-        let upstream = self.row_map.upstream(replacement, place);
-        if let Some(socket) = cargo.unload(saved.port.socket, worker, upstream) {
-            saved.place = place;
+        let upstream = self.row_maps.upstream(replacement, *place);
+        if let Some(socket) = cargo.unload(saved.port.socket, self.workers[worker], upstream) {
+            saved.place = *place;
             saved.port.socket = socket;
-            self.push(number, replacement).ports.push(saved);
+            self.push(worker, replacement).ports.push(saved);
         }
     }
 
@@ -284,15 +232,15 @@ impl Cargo {
     }
 
     /// Passes on the one-way sockets, so that they keep their source ports.
-    fn rest(self, worker: &mut Worker, upstreams: &[Option<usize>]) {
+    fn rest(self, worker: &mut Worker, upstreams: &RowMap<UpstreamId>) {
         for (state, socket) in self
             .sockets
             .into_values()
             .filter(|(state, _)| !state.is_leased)
         {
-            if let Some(upstream) = upstreams.get(state.upstream.index()).copied().flatten() {
+            if let Some(upstream) = upstreams.get(state.upstream) {
                 // On failure the worker keeps its own new socket, which only has another source port.
-                let _ = worker.inherit_socket(&state, UpstreamId::new(upstream), socket);
+                let _ = worker.inherit_socket(&state, *upstream, socket);
             }
         }
     }

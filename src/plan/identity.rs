@@ -108,7 +108,8 @@ impl Identity {
 }
 
 impl HandlerIdentity {
-    fn new(handler: &NamedHandler) -> HandlerIdentity {
+    /// Returns the identity of a handler.
+    pub fn new(handler: &NamedHandler) -> HandlerIdentity {
         HandlerIdentity {
             name: handler.name.clone(),
             kind: handler.kind.name.to_owned(),

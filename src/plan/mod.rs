@@ -12,6 +12,7 @@ pub mod listener_lookups;
 mod listener_set;
 mod role;
 pub mod route_conflicts;
+pub mod row_map;
 pub mod targets;
 pub mod upstreams;
 

@@ -87,8 +87,13 @@ impl Upstreams {
         &self.all[id.index()]
     }
 
+    /// Returns the number of upstreams.
+    pub fn count(&self) -> usize {
+        self.all.len()
+    }
+
     /// Returns all upstreams, in the order of their numbers.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (UpstreamId, &Located)> {
+    pub fn iter(&self) -> impl Iterator<Item = (UpstreamId, &Located)> {
         self.all
             .iter()
             .enumerate()

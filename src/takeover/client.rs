@@ -5,6 +5,7 @@ use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,11 +17,11 @@ use crate::dispatch::id::ListenerId;
 use crate::dispatch::ledger::Ledger;
 use crate::handover::history::{History, Rows};
 use crate::handover::prepare::{Prepared, Present};
-use crate::handover::running::{Running, named_states};
+use crate::handover::running::Running;
 use crate::monitor::UpstreamState;
 use crate::net::{clock, process};
-use crate::plan::diff::RowMap;
 use crate::plan::identity::{HandlerIdentity, Identity, ListenerKey};
+use crate::plan::row_map::RowMaps;
 use crate::takeover::error::{TakeoverError, WireError};
 use crate::takeover::messages::{
     FinalCounts, Hello, Manifest, MessageKind, PassedListener, Released, Started, VERSION,
@@ -272,7 +273,7 @@ impl ClientHandshakeDriver<'_> {
 struct ClientSwitchoverDriver {
     wire: Wire,
     manifest: Manifest,
-    row_map: RowMap,
+    row_maps: Arc<RowMaps>,
     prepared: Option<Prepared>,
     released: Option<Released>,
     taken: Option<TakenOver>,
@@ -283,7 +284,7 @@ impl ClientSwitchoverDriver {
         ClientSwitchoverDriver {
             wire: client.wire,
             manifest: client.manifest,
-            row_map: prepared.row_map.clone(),
+            row_maps: Arc::clone(&prepared.row_maps),
             prepared: Some(prepared),
             released: None,
             taken: None,
@@ -320,7 +321,6 @@ impl ClientSwitchoverDriver {
             history.add(number, old, &worker_state.ledger, Vec::new());
         }
         let states = released.upstreams.iter().map(UpstreamState::from).collect();
-        let states = named_states(&self.manifest.identity, states);
         self.taken = Some(TakenOver {
             running: Running::go_on(prepared, released.workers, history, states),
             drained: released.drained,
@@ -330,11 +330,7 @@ impl ClientSwitchoverDriver {
 
     /// The server's numbers of the listeners that the new configuration does not have.
     fn removed(&self) -> Vec<ListenerId> {
-        let listeners = self.row_map.listeners.iter().enumerate();
-        listeners
-            .filter(|(_, successor)| successor.is_none())
-            .map(|(number, _)| ListenerId::new(number))
-            .collect()
+        self.row_maps.listeners.gone().collect()
     }
 
     /// Serves, and receives the final counts on a thread of its own.
@@ -345,7 +341,7 @@ impl ClientSwitchoverDriver {
     ) -> Result<TakenOver, TakeoverError> {
         let ClientSwitchoverDriver {
             mut wire,
-            row_map,
+            row_maps,
             taken,
             ..
         } = self;
@@ -353,7 +349,7 @@ impl ClientSwitchoverDriver {
         let rows = taken.running.rows();
         let receive = move || match receive_final_counts(&mut wire, deadline) {
             Ok(ledgers) => {
-                final_counts(History::of(ledgers).carry(&row_map, rows).into_ledgers());
+                final_counts(History::of(ledgers).carry(&row_maps, rows).into_ledgers());
             }
             Err(error) => report_lost_counts(&error),
         };

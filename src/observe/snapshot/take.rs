@@ -169,7 +169,7 @@ impl Snapshot {
     /// Checks that the snapshot has as many rows as the plan.
     fn checked(self, plan: &Plan) -> Snapshot {
         debug_assert!(self.listeners.len() >= plan.listeners.len());
-        debug_assert_eq!(self.upstreams.len(), plan.upstreams.iter().len());
+        debug_assert_eq!(self.upstreams.len(), plan.upstreams.count());
         self
     }
 }

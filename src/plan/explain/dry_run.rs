@@ -67,7 +67,7 @@ impl<'a> DryRun<'a> {
             reply_filter: Arc::clone(&plan.reply_filter),
             names: Arc::clone(&plan.names),
             listener_total: 1,
-            upstream_total: plan.upstreams.iter().len(),
+            upstream_total: plan.upstreams.count(),
         });
         Ok(DryRun {
             config,
