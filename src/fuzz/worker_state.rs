@@ -13,7 +13,6 @@ use crate::dispatch::saved_state::SavedState;
 use crate::dispatch::time::Time;
 use crate::handlers::KINDS;
 use crate::handover::history::History;
-use crate::monitor::UpstreamState;
 use crate::plan::diff::Diff;
 use crate::plan::identity::Identity;
 use crate::plan::row_map::{HandlerMap, RowMaps};
@@ -162,9 +161,8 @@ fn continue_with(released: Released, theirs: &Identity, row_maps: &RowMaps) {
         history.add(worker, old, &worker_state.ledger, Vec::new());
     }
     carry(history, row_maps);
-    let states: Vec<UpstreamState> = released.upstreams.iter().map(UpstreamState::from).collect();
     let upstreams = identity().upstreams();
-    let carried = row_maps.upstreams.carry(states, upstreams);
+    let carried = row_maps.upstreams.carry(released.upstreams, upstreams);
     assert_eq!(carried.len(), upstreams);
     let mut numbers = Numbers::default();
     let (mut dispatcher, _) = dispatcher(CONFIG, &mut numbers);

@@ -82,10 +82,11 @@ impl Monitor {
         let mut monitored_upstreams = monitored_upstreams(config, plan);
         for (monitored, state) in monitored_upstreams.iter_mut().zip(known) {
             let Some(state) = state else { continue };
-            monitored.address = state.address.or(monitored.address);
-            monitored.is_alive = state.alive || monitored.probe.is_none();
+            let at_start = &mut monitored.state;
+            at_start.address = state.address.or(at_start.address);
+            at_start.alive = state.alive || monitored.probe.is_none();
         }
-        let states = monitored_upstreams.iter().map(UpstreamState::of).collect();
+        let states = states(&monitored_upstreams);
         Monitor::start(monitored_upstreams, outside).unwrap_or_else(|error| {
             log::error!("nobody looks after the upstreams, which stay as they are now: {error}");
             Monitor {
@@ -104,9 +105,8 @@ impl Monitor {
         monitored_upstreams: Vec<MonitoredUpstream>,
         outside: Outside,
     ) -> io::Result<Monitor> {
-        let states = Arc::new(Mutex::new(
-            monitored_upstreams.iter().map(UpstreamState::of).collect(),
-        ));
+        let states = Arc::new(Mutex::new(states(&monitored_upstreams)));
+        let monitored_upstreams: Vec<_> = monitored_upstreams.into_iter().map(Arc::new).collect();
         let (monitor_thread, messages, waker) =
             MonitorThread::new(&monitored_upstreams, outside, Arc::clone(&states))?;
         if monitor_thread.is_idle() {
@@ -163,6 +163,11 @@ impl Drop for Monitor {
     }
 }
 
+fn states(monitored_upstreams: &[MonitoredUpstream]) -> Vec<UpstreamState> {
+    let states = monitored_upstreams.iter();
+    states.map(|monitored| monitored.state.clone()).collect()
+}
+
 /// Returns the monitored upstreams of a plan.
 fn monitored_upstreams(config: &Config, plan: &Plan) -> Vec<MonitoredUpstream> {
     let keep = |handler: &crate::config::NamedHandler| {
@@ -175,9 +180,8 @@ fn monitored_upstreams(config: &Config, plan: &Plan) -> Vec<MonitoredUpstream> {
         MonitoredUpstream {
             handler: config.handler(located.handler).name.clone(),
             upstream: located.upstream.clone(),
-            address: located.address.as_ref().ok().copied(),
             interface: located.interface,
-            is_alive: true,
+            state: UpstreamState::new(located.address.as_ref().ok().copied()),
             probe,
             resolve_interval,
         }

@@ -50,7 +50,7 @@ impl MonitorThread {
     ///
     /// Returns the error of the kernel if the poll cannot be created.
     pub fn new(
-        monitored_upstreams: &[MonitoredUpstream],
+        monitored_upstreams: &[Arc<MonitoredUpstream>],
         outside: Outside,
         states: Arc<Mutex<Vec<UpstreamState>>>,
     ) -> io::Result<(MonitorThread, Sender<MonitorMessage>, Arc<Waker>)> {

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::upstream::{ProbeSettings, Upstream, UpstreamHost};
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::upstream_event::UpstreamEvent;
@@ -17,12 +19,10 @@ pub struct MonitoredUpstream {
     pub handler: String,
     /// The upstream as the file states it.
     pub upstream: Upstream,
-    /// The current address, if known.
-    pub address: Option<SocketAddr>,
     /// Index of the interface that datagrams leave through; 0 leaves the choice to the kernel.
     pub interface: u32,
-    /// Whether the upstream counts as alive when its monitoring begins.
-    pub is_alive: bool,
+    /// The state in which its monitoring begins.
+    pub state: UpstreamState,
     /// The settings of its probes; `None` if it is not probed.
     pub probe: Option<Arc<ProbeSettings>>,
     /// Time between two resolutions of its name. If zero, the name is not resolved again once it has an address.
@@ -55,25 +55,28 @@ pub struct Outside {
     pub permit: Box<dyn FnMut(UpstreamId, SocketAddr) -> Result<(), String> + Send>,
 }
 
-/// The state of one upstream, for views.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The state of one upstream, for views and for a process that takes over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamState {
-    /// The current address.
+    /// The current address; `None` if its name was never resolved.
     pub address: Option<SocketAddr>,
     /// Whether the upstream is considered alive; always true if it is not probed.
+    #[serde(rename = "is_alive")]
     pub alive: bool,
-    /// When the address or the health last changed.
+    /// When the address or the health last changed in this process.
+    #[serde(skip)]
     pub changed: Option<Instant>,
-    /// When a probe last failed, and why.
+    /// When a probe of this process last failed, and why.
+    #[serde(skip)]
     pub failed: Option<(Instant, ProbeFailure)>,
 }
 
 impl UpstreamState {
-    /// Returns the initial state.
-    pub(super) fn of(monitored: &MonitoredUpstream) -> UpstreamState {
+    /// Returns the state of an upstream that no probe has found dead.
+    pub fn new(address: Option<SocketAddr>) -> UpstreamState {
         UpstreamState {
-            address: monitored.address,
-            alive: monitored.is_alive,
+            address,
+            alive: true,
             changed: None,
             failed: None,
         }

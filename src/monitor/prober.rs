@@ -34,10 +34,8 @@ pub struct Prober {
 
 struct Probed {
     id: UpstreamId,
-    handler: String,
-    name: String,
+    monitored: Arc<MonitoredUpstream>,
     address: Option<SocketAddr>,
-    leaving: Leaving,
     probe: Arc<ProbeSettings>,
     health: ProbeHealth,
     running_probe: Option<Probe>,
@@ -49,7 +47,7 @@ impl Prober {
     /// Returns a prober for those monitored upstreams that have a probe. It uses the registry's tokens below their
     /// number.
     pub fn new(
-        monitored_upstreams: &[MonitoredUpstream],
+        monitored_upstreams: &[Arc<MonitoredUpstream>],
         registry: Registry,
         start: Instant,
     ) -> Prober {
@@ -69,7 +67,7 @@ impl Prober {
         let mut schedule = Schedule::new(UNDER_WAY_MAX);
         for (place, (_, monitored, probe)) in monitored_upstreams.iter().enumerate() {
             let (first, phase) = beginnings(place, monitored_upstreams.len(), probe.interval);
-            let first = monitored.address.map(|_| start + first);
+            let first = monitored.state.address.map(|_| start + first);
             schedule.add(start + phase, first, Some(probe.interval), probe.timeout);
         }
         let probed = monitored_upstreams
@@ -145,7 +143,7 @@ impl Prober {
             &self.registry,
             Token(place),
             address,
-            probed.leaving,
+            probed.leaving(),
             &probed.probe,
         ) {
             Ok(running_probe) => probed.running_probe = Some(running_probe),
@@ -173,36 +171,43 @@ fn beginnings(place: usize, count: usize, interval: Duration) -> (Duration, Dura
 }
 
 impl Probed {
-    fn new(id: UpstreamId, monitored: &MonitoredUpstream, probe: &Arc<ProbeSettings>) -> Probed {
-        let from = match monitored.upstream.egress.from {
-            SendFrom::Address(from) => Some(from),
-            // A reply to the address of another host would not come here.
-            SendFrom::Own | SendFrom::Keep => None,
-        };
+    fn new(
+        id: UpstreamId,
+        monitored: &Arc<MonitoredUpstream>,
+        probe: &Arc<ProbeSettings>,
+    ) -> Probed {
         Probed {
             id,
-            handler: monitored.handler.clone(),
-            name: monitored.upstream.to_string(),
-            address: monitored.address,
-            leaving: Leaving {
-                from,
-                interface: monitored.interface,
-            },
+            monitored: Arc::clone(monitored),
+            address: monitored.state.address,
             probe: Arc::clone(probe),
-            health: ProbeHealth::of(monitored.is_alive),
+            health: ProbeHealth::of(monitored.state.alive),
             running_probe: None,
             is_stuck: false,
         }
     }
 
+    /// Returns how the upstream's probes leave this host.
+    fn leaving(&self) -> Leaving {
+        let from = match self.monitored.upstream.egress.from {
+            SendFrom::Address(from) => Some(from),
+            // A reply to the address of another host would not come here.
+            SendFrom::Own | SendFrom::Keep => None,
+        };
+        Leaving {
+            from,
+            interface: self.monitored.interface,
+        }
+    }
+
     /// Returns the name and address of the upstream, for log lines.
     fn label(&self) -> String {
-        let name = &self.name;
+        let (name, handler) = (self.monitored.upstream.to_string(), &self.monitored.handler);
         match self.address.map(|address| address.to_string()) {
-            Some(address) if address != *name => {
-                format!("upstream {name} ({address}) of handler `{}`", self.handler)
+            Some(address) if address != name => {
+                format!("upstream {name} ({address}) of handler `{handler}`")
             }
-            _ => format!("upstream {name} of handler `{}`", self.handler),
+            _ => format!("upstream {name} of handler `{handler}`"),
         }
     }
 
@@ -272,10 +277,11 @@ fn in_a_row(probes: u32) -> String {
 mod tests {
     use super::*;
     use crate::config::upstream::{Egress, ProbeOver, Upstream, UpstreamHost};
+    use crate::monitor::UpstreamState;
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn monitored_upstreams(count: u16, interval: Duration) -> Vec<MonitoredUpstream> {
+    fn monitored_upstreams(count: u16, interval: Duration) -> Vec<Arc<MonitoredUpstream>> {
         let (send, expect, timeout) = (b"ping".to_vec(), Vec::new(), interval / 2);
         let probe = Arc::new(ProbeSettings {
             over: ProbeOver::Udp,
@@ -294,21 +300,19 @@ mod tests {
                 at: 0..0,
                 egress: Egress::default(),
             };
-            let (handler, probe) = ("web".to_owned(), Some(Arc::clone(&probe)));
-            MonitoredUpstream {
-                handler,
+            Arc::new(MonitoredUpstream {
+                handler: "web".to_owned(),
                 upstream,
-                address: Some(address),
                 interface: 0,
-                is_alive: true,
-                probe,
+                state: UpstreamState::new(Some(address)),
+                probe: Some(Arc::clone(&probe)),
                 resolve_interval: Duration::ZERO,
-            }
+            })
         };
         (1..=count).map(monitored).collect()
     }
 
-    fn prober(monitored_upstreams: &[MonitoredUpstream], start: Instant) -> Prober {
+    fn prober(monitored_upstreams: &[Arc<MonitoredUpstream>], start: Instant) -> Prober {
         Prober::new(
             monitored_upstreams,
             mio::Poll::new().unwrap().registry().try_clone().unwrap(),
@@ -388,7 +392,7 @@ mod tests {
     fn few_are_asked_at_once() {
         let start = Instant::now();
         let mut monitored_upstreams = monitored_upstreams(3, 10 * SECOND);
-        monitored_upstreams[2].address = None;
+        Arc::make_mut(&mut monitored_upstreams[2]).state.address = None;
         let mut prober = prober(&monitored_upstreams, start);
         let begun = beginnings_until(&mut prober, start, SECOND);
         assert_eq!(begun, [vec![Duration::ZERO], vec![FIRST_GAP], vec![]]);

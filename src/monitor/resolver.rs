@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::dispatch::id::UpstreamId;
@@ -40,9 +41,7 @@ struct Name {
 /// An upstream with that name.
 struct User {
     id: UpstreamId,
-    /// The name and port of the upstream.
-    label: String,
-    port: u16,
+    upstream: Arc<MonitoredUpstream>,
     address: Option<SocketAddr>,
     /// The last address that the upstream was not permitted to move to.
     forbidden: Option<SocketAddr>,
@@ -50,7 +49,7 @@ struct User {
 
 impl Resolver {
     /// Returns a resolver for those monitored upstreams that are to be resolved again or have no address yet.
-    pub fn new(monitored_upstreams: &[MonitoredUpstream], start: Instant) -> Resolver {
+    pub fn new(monitored_upstreams: &[Arc<MonitoredUpstream>], start: Instant) -> Resolver {
         let mut names: Vec<Name> = Vec::new();
         let mut places: HashMap<&str, usize> = HashMap::new();
         for (id, monitored) in monitored_upstreams.iter().enumerate() {
@@ -70,12 +69,11 @@ impl Resolver {
             let name = &mut names[place];
             // The shortest interval of all handlers applies.
             name.interval = name.interval.into_iter().chain(interval).min();
-            name.is_failing |= monitored.address.is_none();
+            name.is_failing |= monitored.state.address.is_none();
             name.users.push(User {
                 id: UpstreamId::new(id),
-                label: monitored.upstream.to_string(),
-                port: monitored.upstream.port,
-                address: monitored.address,
+                upstream: Arc::clone(monitored),
+                address: monitored.state.address,
                 forbidden: None,
             });
         }
@@ -156,10 +154,10 @@ impl Name {
         }
         let mut lines: Vec<News> = Vec::new();
         for user in &mut self.users {
-            let Some(address) = choose(user.address, addresses, user.port) else {
+            let label = &user.upstream.upstream;
+            let Some(address) = choose(user.address, addresses, label.port) else {
                 continue;
             };
-            let label = &user.label;
             let line = match permit(user.id, address) {
                 Ok(()) => {
                     news.push(News::UpstreamEvent(user.id, UpstreamEvent::Moved(address)));

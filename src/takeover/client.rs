@@ -18,7 +18,6 @@ use crate::dispatch::ledger::Ledger;
 use crate::handover::history::{History, Rows};
 use crate::handover::prepare::{Prepared, Present};
 use crate::handover::running::Running;
-use crate::monitor::UpstreamState;
 use crate::net::{clock, process};
 use crate::plan::identity::{HandlerIdentity, Identity, ListenerKey};
 use crate::plan::row_map::RowMaps;
@@ -320,9 +319,8 @@ impl ClientSwitchoverDriver {
         for (number, worker_state) in released.workers.iter().enumerate() {
             history.add(number, old, &worker_state.ledger, Vec::new());
         }
-        let states = released.upstreams.iter().map(UpstreamState::from).collect();
         self.taken = Some(TakenOver {
-            running: Running::go_on(prepared, released.workers, history, states),
+            running: Running::go_on(prepared, released.workers, history, released.upstreams),
             drained: released.drained,
             generation: self.manifest.generation,
         });

@@ -138,7 +138,7 @@ pub struct Released {
     /// Counts of workers that ended before, by worker.
     pub history: Vec<Ledger>,
     /// The state of each upstream, by number.
-    pub upstreams: Vec<UpstreamStatus>,
+    pub upstreams: Vec<UpstreamState>,
     /// Upstreams that an operator has drained: handler and upstream.
     pub drained: Vec<(String, String)>,
 }
@@ -148,35 +148,6 @@ pub struct Released {
 pub struct Started {
     /// The server's numbers of the listeners that the client does not have.
     pub removed: Vec<ListenerId>,
-}
-
-/// What the server knows of an upstream.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct UpstreamStatus {
-    /// Its address, unless its name was never resolved.
-    pub address: Option<SocketAddr>,
-    /// Whether its health checks consider it alive.
-    pub is_alive: bool,
-}
-
-impl From<&UpstreamState> for UpstreamStatus {
-    fn from(state: &UpstreamState) -> UpstreamStatus {
-        UpstreamStatus {
-            address: state.address,
-            is_alive: state.alive,
-        }
-    }
-}
-
-impl From<&UpstreamStatus> for UpstreamState {
-    fn from(status: &UpstreamStatus) -> UpstreamState {
-        UpstreamState {
-            address: status.address,
-            alive: status.is_alive,
-            changed: None,
-            failed: None,
-        }
-    }
 }
 
 /// What the server counted after it exported its state, in its own numbers.

@@ -181,7 +181,7 @@ impl<'s, 'a> Switchover<'s, 'a> {
         let released = Released {
             workers: parked.workers.iter().map(Worker::save).collect(),
             history: parked.history.ledgers().iter().map(as_written).collect(),
-            upstreams: parked.states.iter().map(Into::into).collect(),
+            upstreams: parked.states.clone(),
             drained: self.serving.drained.iter().cloned().collect(),
         };
         let saved_states = released

@@ -53,9 +53,8 @@ fn monitored(at: &str, probe: ProbeSettings) -> MonitoredUpstream {
     MonitoredUpstream {
         handler: "web".to_owned(),
         upstream,
-        address: Some(address(at)),
         interface: 0,
-        is_alive: true,
+        state: UpstreamState::new(Some(address(at))),
         probe: Some(Arc::new(probe)),
         resolve_interval: Duration::ZERO,
     }
@@ -417,7 +416,7 @@ fn a_name_moves() {
         "a.example",
     );
     let no_address = MonitoredUpstream {
-        address: None,
+        state: UpstreamState::new(None),
         probe: None,
         ..named(at_first.clone(), "b.example")
     };
@@ -484,7 +483,7 @@ fn a_look_up_hangs() {
     let server = Server::udp("127.0.0.1:5000", &["pong"]);
     let probed = monitored("127.0.0.1:5000", probe(ProbeOver::Udp, "ping", "pong"));
     let other = MonitoredUpstream {
-        address: None,
+        state: UpstreamState::new(None),
         probe: None,
         ..named(probed.clone(), "works.example")
     };

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::upstream::{Egress, Upstream, UpstreamHost};
+use crate::monitor::UpstreamState;
 
 const SECOND: Duration = Duration::from_secs(1);
 const PORT: u16 = 2055;
@@ -11,7 +12,7 @@ fn monitored(
     port: u16,
     address: Option<&str>,
     resolve_interval: Duration,
-) -> MonitoredUpstream {
+) -> Arc<MonitoredUpstream> {
     let upstream = Upstream {
         host: UpstreamHost::Name(name.to_owned()),
         port,
@@ -19,15 +20,14 @@ fn monitored(
         egress: Egress::default(),
     };
     let address = address.map(|ip| at(ip, port));
-    MonitoredUpstream {
+    Arc::new(MonitoredUpstream {
         handler: "web".to_owned(),
         upstream,
-        address,
         interface: 0,
-        is_alive: true,
+        state: UpstreamState::new(address),
         probe: None,
         resolve_interval,
-    }
+    })
 }
 
 fn at(ip: &str, port: u16) -> SocketAddr {
@@ -166,7 +166,7 @@ fn an_optional_name_resolves_at_last() {
 fn a_name_is_looked_up_once() {
     let start = Instant::now();
     let mut fixed = monitored("192.0.2.9", PORT, Some("192.0.2.9"), SECOND);
-    fixed.upstream.host = UpstreamHost::Address(at("192.0.2.9", PORT));
+    Arc::make_mut(&mut fixed).upstream.host = UpstreamHost::Address(at("192.0.2.9", PORT));
     let mut resolver = Resolver::new(
         &[
             monitored("a.example", PORT, Some("192.0.2.1"), 60 * SECOND),
