@@ -30,7 +30,7 @@ use crate::dispatch::sink::{Job, LineSink};
 use crate::net::kept_source;
 use crate::plan::Plan;
 use crate::plan::targets;
-use crate::plan::upstreams::{Located, Upstreams};
+use crate::plan::upstreams::{PlannedUpstream, Upstreams};
 use crate::worker::command::Handle;
 use crate::worker::event_loop::Worker;
 use crate::worker::listener::Listener;
@@ -207,7 +207,7 @@ struct WorkerBuildContext<'a> {
 impl BuildContext for WorkerBuildContext<'_> {
     fn upstream(&mut self, place: usize) -> Result<OpenedUpstream, BuildError> {
         let id = self.upstreams.id(self.handler, place);
-        let Located {
+        let PlannedUpstream {
             upstream,
             address,
             is_optional,

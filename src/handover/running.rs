@@ -253,10 +253,10 @@ impl Running {
             .flatten()
             .for_each(|ledger| sum.add(ledger));
         let states = self.monitor.snapshot();
-        let located = self.plan.upstreams.iter().map(|(_, located)| located);
-        let addresses = located
+        let planned = self.plan.upstreams.iter().map(|(_, planned)| planned);
+        let addresses = planned
             .zip(states)
-            .filter_map(|(located, state)| Some((located.upstream.to_string(), state.address?)));
+            .filter_map(|(planned, state)| Some((planned.upstream.to_string(), state.address?)));
         Present {
             identity: self.identity.clone(),
             handlers: self.config.handlers.iter().cloned().map(Some).collect(),
@@ -402,9 +402,9 @@ fn smallest_buffers(workers: &mut [(Worker, Handle)], listeners: usize) -> Vec<u
 
 /// Notifies a worker of upstreams whose address has changed since the plan was made.
 fn tell_of_moves(handle: &Handle, plan: &Plan, known: &[Option<UpstreamState>]) {
-    for ((id, located), state) in plan.upstreams.iter().zip(known) {
+    for ((id, planned), state) in plan.upstreams.iter().zip(known) {
         if let Some(now) = state.as_ref().and_then(|state| state.address)
-            && located.address.as_ref().ok() != Some(&now)
+            && planned.address.as_ref().ok() != Some(&now)
         {
             handle.send(Command::UpstreamEvent(id, UpstreamEvent::Moved(now)));
         }

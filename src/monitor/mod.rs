@@ -30,7 +30,7 @@ use crate::config::Config;
 use crate::net::fib;
 use crate::plan::Plan;
 use crate::plan::forwarding_loops::LoopWatch;
-use crate::plan::upstreams::{Located, addresses};
+use crate::plan::upstreams::{PlannedUpstream, addresses};
 use crate::worker::command::{Command, Handle};
 
 /// Longest wait for the monitor thread to end. It never blocks, so this limit matters only on an overloaded machine.
@@ -175,19 +175,19 @@ fn monitored_upstreams(config: &Config, plan: &Plan) -> Vec<MonitoredUpstream> {
         (settings.probe.map(Arc::new), settings.resolve_interval)
     };
     let settings: Vec<_> = config.handlers.iter().map(keep).collect();
-    let monitored = |located: &Located| {
-        let (probe, resolve_interval) = settings[located.handler.index()].clone();
+    let monitored = |planned: &PlannedUpstream| {
+        let (probe, resolve_interval) = settings[planned.handler.index()].clone();
         MonitoredUpstream {
-            handler: config.handler(located.handler).name.clone(),
-            upstream: located.upstream.clone(),
-            interface: located.interface,
-            state: UpstreamState::new(located.address.as_ref().ok().copied()),
+            handler: config.handler(planned.handler).name.clone(),
+            upstream: planned.upstream.clone(),
+            interface: planned.interface,
+            state: UpstreamState::new(planned.address.as_ref().ok().copied()),
             probe,
             resolve_interval,
         }
     };
     plan.upstreams
         .iter()
-        .map(|(_, located)| monitored(located))
+        .map(|(_, planned)| monitored(planned))
         .collect()
 }

@@ -15,7 +15,7 @@ use crate::dispatch::id::UpstreamId;
 use crate::dispatch::route_table::{RouteId, RouteTable};
 use crate::net::fib::{DestinationKind, KernelRoute};
 use crate::plan::host::Host;
-use crate::plan::upstreams::{Located, Upstreams};
+use crate::plan::upstreams::{PlannedUpstream, Upstreams};
 
 /// Reports every upstream that closes a loop.
 pub fn find(
@@ -133,13 +133,13 @@ impl Graph {
     ) -> Graph {
         let mut edges: Vec<Vec<(UpstreamId, Vec<RouteId>)>> =
             config.handlers.iter().map(|_| Vec::new()).collect();
-        for (id, located) in upstreams.iter() {
-            let targets = located.address.as_ref().map_or(Vec::new(), |address| {
+        for (id, planned) in upstreams.iter() {
+            let targets = planned.address.as_ref().map_or(Vec::new(), |address| {
                 routes_of(*address, table, look_up, |interface| {
-                    hears(located, interface)
+                    hears(planned, interface)
                 })
             });
-            edges[located.handler.index()].push((id, targets));
+            edges[planned.handler.index()].push((id, targets));
         }
         let handlers = config
             .routes
@@ -177,10 +177,10 @@ impl Graph {
 /// any interface. Datagrams to a group do not arrive if IP_MULTICAST_LOOP is off. Otherwise they arrive on the
 /// interface that they leave through (ip_mc_output in the kernel). Two networks can therefore be joined in both
 /// directions.
-fn hears(located: &Located, interface: Option<u32>) -> bool {
-    let leaves_elsewhere = |interface| located.interface != 0 && located.interface != interface;
-    !located.upstream.is_group()
-        || (located.upstream.egress.loop_back && !interface.is_some_and(leaves_elsewhere))
+fn hears(planned: &PlannedUpstream, interface: Option<u32>) -> bool {
+    let leaves_elsewhere = |interface| planned.interface != 0 && planned.interface != interface;
+    !planned.upstream.is_group()
+        || (planned.upstream.egress.loop_back && !interface.is_some_and(leaves_elsewhere))
 }
 
 /// Returns the routes that a datagram sent from this host to `address` may match: all rows down to the first one

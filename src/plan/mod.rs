@@ -127,7 +127,7 @@ impl Plan {
                 .collect(),
             upstreams: upstreams
                 .iter()
-                .map(|(_, located)| located.upstream.to_string())
+                .map(|(_, planned)| planned.upstream.to_string())
                 .collect(),
         };
         let (table, names, reply_filter) =

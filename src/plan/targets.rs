@@ -11,7 +11,7 @@ use crate::dispatch::limit::Limit;
 use crate::net::limits;
 use crate::net::upstream::UpstreamSocketOptions;
 use crate::plan::Plan;
-use crate::plan::upstreams::Located;
+use crate::plan::upstreams::PlannedUpstream;
 use crate::worker::upstream_sockets::UpstreamTarget;
 
 /// The number of local ports to assume if the setting cannot be read: the kernel's default of 32768 to 60999
@@ -25,25 +25,25 @@ pub fn of(config: &Config, plan: &Plan) -> Vec<UpstreamTarget> {
     let ports = ports_max();
     // A source port is used on one local address, or on all of them if the kernel chooses the address.
     let mut budgets: HashMap<Option<IpAddr>, Arc<Limit>> = HashMap::new();
-    let target = |located: &Located| {
-        let source = source(located);
+    let target = |planned: &PlannedUpstream| {
+        let source = source(planned);
         let budget = budgets
             .entry(source.map(|source| source.ip()))
             .or_insert_with(|| Arc::new(Limit::new(ports)));
-        let egress = &located.upstream.egress;
+        let egress = &planned.upstream.egress;
         let options = UpstreamSocketOptions {
             send_buffer: config.daemon.send_buffer,
             receives: false,
             ttl: egress.ttl,
             dscp: egress.dscp,
             source,
-            interface: located.interface,
+            interface: planned.interface,
             loop_back: egress.loop_back,
         };
-        let address = located.address.as_ref().ok().copied();
+        let address = planned.address.as_ref().ok().copied();
         let keeps_source = egress.from == SendFrom::Keep;
         UpstreamTarget {
-            handler: located.handler,
+            handler: planned.handler,
             address,
             options,
             keeps_source,
@@ -52,13 +52,13 @@ pub fn of(config: &Config, plan: &Plan) -> Vec<UpstreamTarget> {
     };
     plan.upstreams
         .iter()
-        .map(|(_, located)| located)
+        .map(|(_, planned)| planned)
         .map(target)
         .collect()
 }
 
-fn source(located: &Located) -> Option<SocketAddr> {
-    match located.upstream.egress.from {
+fn source(planned: &PlannedUpstream) -> Option<SocketAddr> {
+    match planned.upstream.egress.from {
         SendFrom::Address(address) => Some(address),
         SendFrom::Own | SendFrom::Keep => None,
     }

@@ -15,14 +15,14 @@ use crate::plan::host::Host;
 /// The upstreams of all handlers, by number.
 #[derive(Debug, Default)]
 pub struct Upstreams {
-    all: Vec<Located>,
+    all: Vec<PlannedUpstream>,
     /// The number of each handler's first upstream.
     first: Vec<u32>,
 }
 
-/// An upstream and its address.
+/// An upstream of the file on this machine, with its address.
 #[derive(Debug, Clone)]
-pub struct Located {
+pub struct PlannedUpstream {
     /// The handler that the upstream belongs to.
     pub handler: HandlerId,
     /// The definition of the upstream in the file.
@@ -57,7 +57,7 @@ impl Upstreams {
                     .clone();
                 let (address, interface) = leave_through(upstream, address, host);
                 let (handler, upstream) = (HandlerId::new(index), upstream.clone());
-                upstreams.all.push(Located {
+                upstreams.all.push(PlannedUpstream {
                     handler,
                     upstream,
                     address,
@@ -83,7 +83,7 @@ impl Upstreams {
     /// # Panics
     ///
     /// Panics if there is none.
-    pub fn get(&self, id: UpstreamId) -> &Located {
+    pub fn get(&self, id: UpstreamId) -> &PlannedUpstream {
         &self.all[id.index()]
     }
 
@@ -93,11 +93,18 @@ impl Upstreams {
     }
 
     /// Returns all upstreams, in the order of their numbers.
-    pub fn iter(&self) -> impl Iterator<Item = (UpstreamId, &Located)> {
+    pub fn iter(&self) -> impl Iterator<Item = (UpstreamId, &PlannedUpstream)> {
         self.all
             .iter()
             .enumerate()
-            .map(|(id, located)| (UpstreamId::new(id), located))
+            .map(|(id, planned)| (UpstreamId::new(id), planned))
+    }
+
+    /// Returns the upstreams of one handler.
+    pub fn of(&self, handler: HandlerId) -> impl Iterator<Item = &PlannedUpstream> {
+        self.all
+            .iter()
+            .filter(move |planned| planned.handler == handler)
     }
 
     /// Returns the sentences that explain why upstreams have no address, sorted and each once.
@@ -167,7 +174,7 @@ pub fn addresses(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     found.retain(|address| !address.ip().is_multicast() && !address.ip().is_unspecified());
     found.sort_by_key(|address| matches!(address.ip(), IpAddr::V6(_)));
     match found.is_empty() {
-        true => Err(io::Error::other("it has no usable address")),
+        true => Err(io::Error::other("it has no address of a host")),
         false => Ok(found),
     }
 }

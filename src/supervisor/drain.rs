@@ -8,7 +8,7 @@ use crate::config::diagnostics::{did_you_mean, quoted};
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::handover::running::Running;
-use crate::plan::upstreams::Located;
+use crate::plan::upstreams::PlannedUpstream;
 use crate::worker::command::Command;
 
 /// The upstreams that are drained by command, by handler and text.
@@ -74,12 +74,12 @@ fn tell(ids: &[UpstreamId], drain: bool, running: &Running) {
 }
 
 fn ids_of(handler: &str, upstream: &str, running: &Running) -> Vec<UpstreamId> {
-    let is_it = |located: &Located| {
-        running.config.handler(located.handler).name == handler
-            && located.upstream.to_string() == upstream
+    let is_it = |planned: &PlannedUpstream| {
+        running.config.handler(planned.handler).name == handler
+            && planned.upstream.to_string() == upstream
     };
     let all = running.plan.upstreams.iter();
-    all.filter(|(_, located)| is_it(located))
+    all.filter(|(_, planned)| is_it(planned))
         .map(|(id, _)| id)
         .collect()
 }
@@ -90,10 +90,10 @@ fn find_upstream(
     text: &str,
     running: &Running,
 ) -> Result<(String, String, Vec<UpstreamId>), Refusal> {
-    let all = running.plan.upstreams.iter().map(|(_, located)| {
-        let handler = running.config.handler(located.handler);
+    let all = running.plan.upstreams.iter().map(|(_, planned)| {
+        let handler = running.config.handler(planned.handler);
         (
-            (handler.name.clone(), located.upstream.to_string()),
+            (handler.name.clone(), planned.upstream.to_string()),
             handler.is_retired,
         )
     });
