@@ -130,7 +130,7 @@ impl Sessions {
             .slab
             .iter()
             .enumerate()
-            .filter(|(_, session)| session.is_open);
+            .filter(|(_, session)| session.is_open());
         numbered.map(|(place, session)| (SessionId::new(place), &session.record))
     }
 
@@ -154,7 +154,7 @@ impl Sessions {
                 return Some(number::to_u32(place));
             }
             page.look();
-            if session.is_open {
+            if session.is_open() {
                 let legs = &self.legs[place * self.legs_each..(place + 1) * self.legs_each];
                 page.add(
                     handler,
@@ -204,7 +204,6 @@ impl Sessions {
         );
         let session = Session {
             record,
-            is_open: true,
             wheel: Link::default(),
             waiting: Link::default(),
         };
@@ -256,7 +255,7 @@ impl Sessions {
 
     /// Ends a session. Its sockets must have been taken from its legs.
     pub fn remove(&mut self, id: SessionId) {
-        debug_assert!(self.slab[id.0 as usize].is_open, "a session ends once");
+        debug_assert!(self.slab[id.0 as usize].is_open(), "a session ends once");
         debug_assert!(
             self.legs(id).iter().all(Option::is_none),
             "a session's sockets are released before it ends"
@@ -264,7 +263,6 @@ impl Sessions {
         self.unbind(id);
         self.wheel.remove(&mut self.slab, id.0);
         let session = &mut self.slab[id.0 as usize];
-        session.is_open = false;
         if !session.record.is_assured {
             self.unreplied.remove(&mut self.slab, id.0);
         }
