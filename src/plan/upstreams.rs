@@ -100,13 +100,6 @@ impl Upstreams {
             .map(|(id, planned)| (UpstreamId::new(id), planned))
     }
 
-    /// Returns the upstreams of one handler.
-    pub fn of(&self, handler: HandlerId) -> impl Iterator<Item = &PlannedUpstream> {
-        self.all
-            .iter()
-            .filter(move |planned| planned.handler == handler)
-    }
-
     /// Returns the sentences that explain why upstreams have no address, sorted and each once.
     pub fn problems(&self) -> impl Iterator<Item = &str> {
         let mut told: Vec<&str> = self
