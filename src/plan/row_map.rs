@@ -124,6 +124,10 @@ impl<Old: RowId, New: RowId> RowMap<Old, New> {
     }
 
     /// Moves the values of the old rows to the `rows` rows of the new list. A row that continues none gets `None`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if an old row continues as a row after the first `rows`.
     pub fn carry<T>(&self, values: Vec<T>, rows: usize) -> Vec<Option<T>> {
         let mut carried: Vec<Option<T>> = (0..rows).map(|_| None).collect();
         for (new, value) in self.new.iter().zip(values) {

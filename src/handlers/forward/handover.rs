@@ -60,7 +60,7 @@ impl Stateful {
         SavedSession {
             record: *self.table.get(id),
             legs: sockets
-                .filter_map(|socket| self.source_ports.leg(*socket))
+                .filter_map(|socket| self.source_ports.save_leg(*socket))
                 .collect(),
         }
     }

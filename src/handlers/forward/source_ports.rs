@@ -26,17 +26,6 @@ struct PortLease {
     leg: LegRecord,
 }
 
-/// Requests and replies of a session on one socket.
-#[derive(Debug, Clone, Copy)]
-pub struct Outstanding {
-    /// Index of the upstream.
-    pub place: usize,
-    /// Datagrams sent to the upstream.
-    pub requests: u32,
-    /// Datagrams received from the upstream.
-    pub replies: u32,
-}
-
 /// Leases and free ports of one upstream.
 struct Branch {
     id: UpstreamId,
@@ -163,19 +152,9 @@ impl SourcePorts {
         }
     }
 
-    /// Requests and replies on a socket since its session leased it.
-    pub fn outstanding(&self, socket: UpstreamSocketId) -> Option<Outstanding> {
-        let LegRecord {
-            place,
-            requests,
-            replies,
-            ..
-        } = (*self.by_socket.get(socket.0 as usize)?)?.leg;
-        Some(Outstanding {
-            place: usize::from(place),
-            requests,
-            replies,
-        })
+    /// Returns what is known of the session on a socket since the session leased it.
+    pub fn leg(&self, socket: UpstreamSocketId) -> Option<LegRecord> {
+        Some((*self.by_socket.get(socket.0 as usize)?)?.leg)
     }
 
     /// Ends the lease of a socket. `seen` is the time of the session's last datagram. Each socket counts its own
@@ -264,9 +243,9 @@ impl SourcePorts {
         self.branches.iter().map(|branch| &branch.ports)
     }
 
-    /// Returns what is known of a session on one of its sockets. The socket is spoilt if it can no longer send or its
-    /// upstream has another address.
-    pub fn leg(&self, socket: UpstreamSocketId) -> Option<LegRecord> {
+    /// Returns what is known of the session on a socket, for another forwarder. To that one, the socket is also spoilt
+    /// if its upstream has another address.
+    pub fn save_leg(&self, socket: UpstreamSocketId) -> Option<LegRecord> {
         let PortLease {
             generation, leg, ..
         } = (*self.by_socket.get(socket.0 as usize)?)?;

@@ -64,30 +64,21 @@ impl Stateful {
 
     /// Whether each request has all its replies (`replies_max`). Normally every upstream that received the request must
     /// have replied. With `replies = "first"`, the number of replies to the client decides.
-    fn is_complete(&mut self, id: SessionId) -> bool {
+    fn is_complete(&self, id: SessionId) -> bool {
         let Some(each) = self.upstreams.settings.limits.replies_max else {
             return false;
         };
         let source_ports = &self.source_ports;
         let upstream_options = &self.upstreams.settings.upstream_options;
-        let outstanding = self
-            .table
-            .legs(id)
-            .iter()
-            .flatten()
-            .filter_map(|socket| source_ports.outstanding(*socket));
-        let mut outstanding =
-            outstanding.filter(|outstanding| !upstream_options[outstanding.place].shadow);
+        let sockets = self.table.legs_of(id).iter().flatten();
+        let mut legs = sockets
+            .filter_map(|socket| source_ports.leg(*socket))
+            .filter(|leg| !upstream_options[usize::from(leg.place)].shadow);
         if self.upstreams.settings.is_first_alone() {
-            let asked = outstanding
-                .map(|outstanding| outstanding.requests)
-                .max()
-                .unwrap_or(0);
-            return u64::from(self.table.get(id).replies) >= u64::from(each) * u64::from(asked);
+            let requests = legs.map(|leg| leg.requests).max().unwrap_or(0);
+            return u64::from(self.table.get(id).replies) >= u64::from(each) * u64::from(requests);
         }
-        outstanding.all(|outstanding| {
-            u64::from(outstanding.replies) >= u64::from(each) * u64::from(outstanding.requests)
-        })
+        legs.all(|leg| u64::from(leg.replies) >= u64::from(each) * u64::from(leg.requests))
     }
 
     /// Compares replies: those of a shadow, or, if `of` is `None`, those that the client receives.
