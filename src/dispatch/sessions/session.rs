@@ -31,7 +31,31 @@ pub struct SessionKey {
     pub local: SocketAddr,
     /// The route of the client's datagrams. `None` if the configuration no longer has it; the session then only waits
     /// for replies.
+    #[serde(with = "route_number")]
     pub route: Option<RouteId>,
+}
+
+/// A route as it is saved: its number, or 4294967295 for a route that is gone, which former versions read and write.
+mod route_number {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::RouteId;
+
+    const GONE: u32 = u32::MAX;
+
+    pub fn serialize<S: Serializer>(
+        route: &Option<RouteId>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(route.map_or(GONE, |route| route.0))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<RouteId>, D::Error> {
+        let number = u32::deserialize(deserializer)?;
+        Ok((number != GONE).then_some(RouteId(number)))
+    }
 }
 
 impl Hash for SessionKey {
