@@ -38,9 +38,9 @@ const CASES: [&str; 38] = [
     "client failed: Malformed",
     "client failed: System",
     "refused: the configuration has changed",
-    "refused: a reload is under way",
-    "refused: the process that was taken over",
-    "refused: another process is taking over",
+    "refused: a reload is in progress",
+    "refused: the previous process has not sent",
+    "refused: another process is already taking over",
     "refused: no threads",
 ];
 

@@ -50,7 +50,7 @@ fn one_takeover_at_a_time() {
     let accepted = ServerHandshakeEvent::Accepted { is_alone: false };
     let actions = ServerHandshake::new(peer, 0).step(accepted, Instant::now());
     assert!(
-        matches!(&actions[..], [ServerHandshakeAction::Refuse(reason)] if reason.contains("one wins")),
+        matches!(&actions[..], [ServerHandshakeAction::Refuse(reason)] if reason.contains("already taking over")),
         "{actions:?}"
     );
 }
