@@ -1,4 +1,4 @@
-//! `udispatch drain UPSTREAM`: the running daemon gives an upstream no new sessions.
+//! `udispatch drain UPSTREAM` and `udispatch undrain UPSTREAM`: whether the running daemon gives an upstream new sessions.
 
 use clap::Args;
 
@@ -10,16 +10,37 @@ use super::remote::{Remote, target};
 /// Sessions that it has go on to their end, or move on at their next datagram where they can. It stays so until
 /// `undrain`, through reloads too.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
+pub(super) struct DrainArguments {
+    #[command(flatten)]
+    upstream: Upstream,
+}
+
+/// Give a drained upstream its share again
+#[derive(Debug, Args)]
+pub(super) struct UndrainArguments {
+    #[command(flatten)]
+    upstream: Upstream,
+}
+
+#[derive(Debug, Args)]
+struct Upstream {
     #[command(flatten)]
     remote: Remote,
     /// HANDLER/ADDRESS:PORT as `udispatch upstreams` shows it, or ADDRESS:PORT where only one handler has that
     upstream: String,
 }
 
-pub(super) fn main(arguments: &Arguments) -> Exit {
-    arguments.remote.order(&target(
-        "/drain",
-        &[("upstream", Some(&arguments.upstream))],
-    ))
+pub(super) fn drain(arguments: &DrainArguments) -> Exit {
+    arguments.upstream.order("/drain")
+}
+
+pub(super) fn undrain(arguments: &UndrainArguments) -> Exit {
+    arguments.upstream.order("/undrain")
+}
+
+impl Upstream {
+    fn order(&self, path: &str) -> Exit {
+        self.remote
+            .order(&target(path, &[("upstream", Some(&self.upstream))]))
+    }
 }

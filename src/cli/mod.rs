@@ -32,7 +32,6 @@ mod stop;
 mod table;
 mod tap;
 mod top;
-mod undrain;
 mod upstreams;
 
 use std::process::ExitCode;
@@ -87,8 +86,8 @@ enum CliCommand {
     Upstreams(upstreams::Arguments),
     Tap(tap::Arguments),
     Reload(reload::Arguments),
-    Drain(drain::Arguments),
-    Undrain(undrain::Arguments),
+    Drain(drain::DrainArguments),
+    Undrain(drain::UndrainArguments),
     Log(log::Arguments),
     Stop(stop::Arguments),
     Handlers(handlers::Arguments),
@@ -126,8 +125,8 @@ pub fn main(kinds: &[Kind]) -> ExitCode {
         CliCommand::Upstreams(arguments) => upstreams::main(&arguments),
         CliCommand::Tap(arguments) => tap::main(&arguments),
         CliCommand::Reload(arguments) => reload::main(&arguments),
-        CliCommand::Drain(arguments) => drain::main(&arguments),
-        CliCommand::Undrain(arguments) => undrain::main(&arguments),
+        CliCommand::Drain(arguments) => drain::drain(&arguments),
+        CliCommand::Undrain(arguments) => drain::undrain(&arguments),
         CliCommand::Log(arguments) => log::main(&arguments),
         CliCommand::Stop(arguments) => stop::main(&arguments),
         CliCommand::Handlers(arguments) => handlers::main(arguments, kinds),
