@@ -38,6 +38,27 @@ impl Remote {
         judge(&client, client.get(target))
     }
 
+    /// Sends a GET request, and prints the response: as JSON, or as the text that `render` makes of it. A refusal is
+    /// printed, too.
+    pub(super) fn show<T: serde::de::DeserializeOwned>(
+        &self,
+        target: &str,
+        json: bool,
+        render: impl FnOnce(&T) -> String,
+    ) -> Exit {
+        let response = match self.get(target) {
+            Ok(response) => response,
+            Err(exit) => return exit,
+        };
+        if json {
+            return print_json(&response);
+        }
+        match understand(&response) {
+            Ok(value) => output::print(&render(&value)),
+            Err(exit) => exit,
+        }
+    }
+
     /// Sends a GET request with a response that does not end; a refusal is printed.
     pub(super) fn stream(&self, target: &str) -> Result<ResponseStream, Exit> {
         let client = self.client(TIMEOUT)?;
@@ -190,7 +211,7 @@ pub(super) fn understand<T: serde::de::DeserializeOwned>(
 }
 
 /// Prints JSON as it was received.
-pub(super) fn print_json(response: &HttpResponse) -> Exit {
+fn print_json(response: &HttpResponse) -> Exit {
     output::print(&(output::json_text(response.text().trim_end()) + "\n"))
 }
 

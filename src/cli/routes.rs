@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use super::remote::{Remote, print_json, understand};
+use super::Exit;
+use super::remote::Remote;
 use super::table::{Align, Table};
-use super::{Exit, output};
 use crate::observe::snapshot::Snapshot;
 
 /// List the running daemon's routes, with what became of their datagrams
@@ -23,15 +23,7 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
     } else {
         "/status"
     };
-    let response = match arguments.remote.get(target) {
-        Ok(response) if arguments.json => return print_json(&response),
-        Ok(response) => response,
-        Err(exit) => return exit,
-    };
-    match understand::<Snapshot>(&response) {
-        Ok(snapshot) => output::print(&table(&snapshot)),
-        Err(exit) => exit,
-    }
+    arguments.remote.show(target, arguments.json, table)
 }
 
 fn table(snapshot: &Snapshot) -> String {

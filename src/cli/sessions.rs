@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::remote::{Remote, print_json, target, understand};
+use super::Exit;
+use super::remote::{Remote, target};
 use super::table::{Align, Table};
-use super::{Exit, output};
 use crate::supervisor::sessions::{LIST_MAX, SessionList, SessionRow};
 
 /// List open sessions: who talks to which upstream
@@ -42,15 +42,7 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
         ("client", client.as_deref()),
         ("limit", Some(limit.as_str())),
     ];
-    let response = match remote.get(&target("/sessions", &parameters)) {
-        Ok(response) if *json => return print_json(&response),
-        Ok(response) => response,
-        Err(exit) => return exit,
-    };
-    match understand::<SessionList>(&response) {
-        Ok(list) => output::print(&text(&list)),
-        Err(exit) => exit,
-    }
+    remote.show(&target("/sessions", &parameters), *json, text)
 }
 
 fn text(list: &SessionList) -> String {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::remote::{Remote, print_json, understand};
-use super::{Exit, output};
+use super::Exit;
+use super::remote::Remote;
 use crate::config::diagnostics::{counted, one_line};
 use crate::dispatch::verdict::DropReason;
 use crate::observe::snapshot::{Alarm, Snapshot};
@@ -24,15 +24,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments) -> Exit {
-    let response = match arguments.remote.get("/status") {
-        Ok(response) if arguments.json => return print_json(&response),
-        Ok(response) => response,
-        Err(exit) => return exit,
-    };
-    match understand::<Snapshot>(&response) {
-        Ok(snapshot) => output::print(&screen(&snapshot)),
-        Err(exit) => exit,
-    }
+    arguments.remote.show("/status", arguments.json, screen)
 }
 
 /// Returns the whole screen.

@@ -19,19 +19,15 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments) -> Exit {
-    let response = match arguments.remote.get("/status/upstreams") {
-        Ok(response) if arguments.json => return print_json(&response),
-        Ok(response) => response,
-        Err(exit) => return exit,
-    };
-    match understand::<Vec<UpstreamRow>>(&response) {
-        Ok(rows) if rows.is_empty() => output::print("no handler has upstreams\n"),
-        Ok(rows) => output::print(&text(&rows)),
-        Err(exit) => exit,
-    }
+    arguments
+        .remote
+        .show("/status/upstreams", arguments.json, text)
 }
 
-fn text(rows: &[UpstreamRow]) -> String {
+fn text(rows: &Vec<UpstreamRow>) -> String {
+    if rows.is_empty() {
+        return "no handler has upstreams\n".to_owned();
+    }
     let heads = [
         ("upstream", Align::Left),
         ("state", Align::Left),
