@@ -8,8 +8,9 @@ use clap::Args;
 use super::Exit;
 use super::remote::Remote;
 use crate::config::diagnostics::{counted, one_line};
+use crate::dispatch::ledger::ListenerCounters;
 use crate::dispatch::verdict::DropReason;
-use crate::observe::snapshot::{Alarm, Snapshot};
+use crate::observe::snapshot::{Account, Alarm, Snapshot, errnos};
 
 /// Tell how the running daemon is
 ///
@@ -77,11 +78,11 @@ fn screen(snapshot: &Snapshot) -> String {
 
 fn line(text: &mut String, head: &str, rest: &str) {
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "{head:12}  {rest}");
+    let _ = writeln!(text, "{head:14}  {rest}");
 }
 
 fn ledger(text: &mut String, snapshot: &Snapshot) {
-    let sum = |of: fn(&crate::observe::snapshot::Account) -> u64| -> u64 {
+    let sum = |of: fn(&Account) -> u64| -> u64 {
         snapshot.listeners.iter().map(|row| of(&row.account)).sum()
     };
     line(
@@ -118,26 +119,27 @@ fn ledger(text: &mut String, snapshot: &Snapshot) {
             &format!("{unwritten} that handlers have taken wait to be written"),
         );
     }
-    let kernel_drops: u64 = snapshot.listeners.iter().map(|row| row.kernel_drops).sum();
-    line(text, "kernel drops", &kernel_drops.to_string());
-    let errors: Vec<String> = snapshot
-        .send_errors
+    let mut counters = ListenerCounters::default();
+    for row in &snapshot.listeners {
+        counters.add(&row.counters);
+    }
+    for (field, value) in counters.iter() {
+        line(text, field.label, &value.to_string());
+    }
+    let errors: Vec<String> = errnos::by_name(&snapshot.send_errors)
         .iter()
-        .map(|(errno, datagrams)| format!("{datagrams} {}", one_line(errno)))
+        .map(|(errno, datagrams)| format!("{datagrams} {errno}"))
         .collect();
-    line(
-        text,
-        "not sent",
-        if errors.is_empty() {
-            "0".to_owned()
-        } else {
-            errors.join(", ")
-        }
-        .as_str(),
-    );
-    let balance = match snapshot.balances {
-        true => "exact",
-        false => "BROKEN, a defect of udispatch: please report it with `udispatch status --json`",
+    let not_sent = if errors.is_empty() {
+        "0".to_owned()
+    } else {
+        errors.join(", ")
+    };
+    line(text, "not sent", &not_sent);
+    let balance = if snapshot.balances {
+        "exact"
+    } else {
+        "BROKEN, a defect of udispatch: please report it with `udispatch status --json`"
     };
     line(text, "balance", balance);
 }

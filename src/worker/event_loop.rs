@@ -316,7 +316,10 @@ impl Worker {
         if meaning == ReceiveError::Drained {
             return Some(After::Drained);
         }
-        self.dispatcher.listener_count(index).receive_errors += 1;
+        self.dispatcher
+            .listener_count(index)
+            .counters
+            .receive_errors += 1;
         if meaning == ReceiveError::Again {
             Some(After::More)
         } else {

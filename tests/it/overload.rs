@@ -190,9 +190,9 @@ fn assert_lawful(seen: &Snapshot) {
     assert_eq!(received(handlers), received(routes) + twice, "{seen}");
     // Each datagram that the forwarder handled was to go to each upstream, and what became of that is known.
     for row in seen.upstreams.iter() {
-        let failed: u64 = row.failed.values().sum();
+        let failed = row.failed.total();
         assert!(
-            row.sent + failed + row.skipped
+            row.counters.sent + failed + row.counters.skipped
                 <= received(seen.handlers.iter().map(|row| &row.account)),
             "{seen}"
         );
@@ -201,7 +201,11 @@ fn assert_lawful(seen: &Snapshot) {
 
 /// What the ledger has of everything that was sent.
 fn accounted(seen: &Snapshot) -> (u64, u64) {
-    let kernel_drops = seen.listeners.iter().map(|row| row.kernel_drops).sum();
+    let kernel_drops = seen
+        .listeners
+        .iter()
+        .map(|row| row.counters.kernel_drops)
+        .sum();
     (
         received(seen.listeners.iter().map(|row| &row.account)),
         kernel_drops,
@@ -296,7 +300,7 @@ fn nothing_is_lost_without_a_name() {
         .find(|row| row.listener == "127.0.0.1:1001")
         .unwrap();
     assert_eq!(
-        kept.kernel_drops,
+        kept.counters.kernel_drops,
         drops_of("0100007F:03E9"),
         "the sockets' own count"
     );

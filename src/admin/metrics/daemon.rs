@@ -1,9 +1,10 @@
 //! The metric families of the process as a whole, its listeners, its workers, and the host.
 
-use super::accounts::{AccountNames, accounts};
+use super::accounts::{AccountNames, CounterRow, accounts, counters};
 use super::text::{MetricKind, Text};
+use crate::dispatch::ledger::ListenerCounters;
 use crate::dispatch::verdict::DropReason;
-use crate::observe::snapshot::{DaemonState, Snapshot};
+use crate::observe::snapshot::{AdminRow, DaemonState, HostCounts, Snapshot};
 
 /// Writes these families.
 pub(super) fn write(text: &mut Text, snapshot: &Snapshot) {
@@ -128,19 +129,15 @@ fn listeners(text: &mut Text, snapshot: &Snapshot) {
             snapshot.drops.get(label).copied().unwrap_or(0),
         );
     }
-    let help =
-        "Datagrams that the kernel dropped before the daemon: they found the receive buffer full.";
-    let mut drops = text.family("kernel_dropped_datagrams_total", MetricKind::Counter, help);
-    snapshot
+    let rows: Vec<_> = snapshot
         .listeners
         .iter()
-        .for_each(|row| drops.sample(&[("listener", &row.listener)], row.kernel_drops));
-    let help = "Receive calls that failed and were tried again.";
-    let mut errors = text.family("receive_errors_total", MetricKind::Counter, help);
-    snapshot
-        .listeners
-        .iter()
-        .for_each(|row| errors.sample(&[("listener", &row.listener)], row.receive_errors));
+        .map(|row| CounterRow {
+            labels: vec![("listener", &row.listener)],
+            values: row.counters.values().to_vec(),
+        })
+        .collect();
+    counters(text, ListenerCounters::FIELDS, &rows);
 }
 
 fn workers(text: &mut Text, snapshot: &Snapshot) {
@@ -191,56 +188,13 @@ fn latency(text: &mut Text, snapshot: &Snapshot) {
 }
 
 fn host(text: &mut Text, snapshot: &Snapshot) {
-    let host = &snapshot.host;
-    let help = "UDP datagrams of any program on this host that found a receive buffer full.";
-    let mut receive = text.family(
-        "host_udp_receive_buffer_errors_total",
-        MetricKind::Counter,
-        help,
-    );
-    receive.sample(&[("family", "ipv4")], host.udp_receive_buffer_errors);
-    receive.sample(&[("family", "ipv6")], host.udp6_receive_buffer_errors);
-    let help = "UDP datagrams of any program on this host that found a send buffer full.";
-    let mut send = text.family(
-        "host_udp_send_buffer_errors_total",
-        MetricKind::Counter,
-        help,
-    );
-    send.sample(&[("family", "ipv4")], host.udp_send_buffer_errors);
-    send.sample(&[("family", "ipv6")], host.udp6_send_buffer_errors);
+    let values = snapshot.host.values().to_vec();
+    let labels = Vec::new();
+    counters(text, HostCounts::FIELDS, &[CounterRow { labels, values }]);
 }
 
 fn admin(text: &mut Text, snapshot: &Snapshot) {
-    let admin = &snapshot.admin;
-    let help = "Connections to the control socket and the HTTP port now.";
-    text.family("admin_connections", MetricKind::Gauge, help)
-        .sample(&[], admin.connections);
-    text.family(
-        "admin_viewers",
-        MetricKind::Gauge,
-        "Viewers of the live view now.",
-    )
-    .sample(&[], admin.viewers);
-    let help = "Connections that were ever accepted.";
-    text.family("admin_connections_total", MetricKind::Counter, help)
-        .sample(&[], admin.accepted);
-    let help =
-        "Times that a connection could not be accepted, as a rule since no more files may be open.";
-    text.family("admin_failed_accepts_total", MetricKind::Counter, help)
-        .sample(&[], admin.failed_accepts);
-    let help = "Requests that were ever answered, refusals among them.";
-    text.family("admin_requests_total", MetricKind::Counter, help)
-        .sample(&[], admin.requests);
-    let help = "What a limit or a rule of the control socket or the HTTP port refused, by which.";
-    let mut refused = text.family("admin_refused_total", MetricKind::Counter, help);
-    for (by, count) in [
-        ("busy", admin.refused_busy),
-        ("connections", admin.refused_connections),
-        ("host", admin.refused_hosts),
-        ("method", admin.refused_methods),
-        ("request", admin.refused_requests),
-        ("viewers", admin.refused_viewers),
-    ] {
-        refused.sample(&[("by", by)], count);
-    }
+    let values = snapshot.admin.values().to_vec();
+    let labels = Vec::new();
+    counters(text, AdminRow::FIELDS, &[CounterRow { labels, values }]);
 }

@@ -62,10 +62,14 @@ impl KernelDrops {
         input: &AlarmInput<'_>,
     ) -> Option<(u64, u64)> {
         let known = match self.rises.get_mut(&row.listener) {
-            _ if row.kernel_drops == 0 => return None,
+            _ if row.counters.kernel_drops == 0 => return None,
             Some(rise) => rise,
             None => {
-                let count = if is_inherited { row.kernel_drops } else { 0 };
+                let count = if is_inherited {
+                    row.counters.kernel_drops
+                } else {
+                    0
+                };
                 let rise = Rise {
                     count,
                     last: None,
@@ -77,14 +81,14 @@ impl KernelDrops {
         let is_over = |last: Option<Instant>| {
             last.is_none_or(|last| input.now.saturating_duration_since(last) > LAST)
         };
-        if row.kernel_drops > known.count {
+        if row.counters.kernel_drops > known.count {
             if is_over(known.last) {
                 known.first = (known.count, input.now_unix);
             }
-            (known.count, known.last) = (row.kernel_drops, Some(input.now));
+            (known.count, known.last) = (row.counters.kernel_drops, Some(input.now));
         }
         let (before, since) = known.first;
-        (!is_over(known.last)).then_some((row.kernel_drops.saturating_sub(before), since))
+        (!is_over(known.last)).then_some((row.counters.kernel_drops.saturating_sub(before), since))
     }
 }
 
@@ -146,6 +150,7 @@ fn behind(readers: usize) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dispatch::ledger::ListenerCounters;
     use crate::observe::snapshot::Account;
 
     const ENOUGH: Sockets = Sockets {
@@ -166,8 +171,10 @@ mod tests {
         let row = ListenerRow {
             listener: "127.0.0.1:1".to_owned(),
             account: Account::default(),
-            kernel_drops: drops,
-            receive_errors: 0,
+            counters: ListenerCounters {
+                kernel_drops: drops,
+                ..ListenerCounters::default()
+            },
             receive_buffer_bytes: 1_000,
         };
         let input = AlarmInput {

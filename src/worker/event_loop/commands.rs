@@ -61,7 +61,8 @@ impl Worker {
 
     pub(super) fn read_kernel_drops(&mut self) {
         for (index, listener) in self.listeners.iter_mut().enumerate() {
-            self.dispatcher.listener_count(index).kernel_drops += listener.new_kernel_drops();
+            self.dispatcher.listener_count(index).counters.kernel_drops +=
+                listener.new_kernel_drops();
         }
         self.upstream_sockets
             .read_kernel_drops(self.dispatcher.sending().1);

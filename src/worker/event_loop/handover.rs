@@ -30,7 +30,7 @@ impl Worker {
             }
             while self.turn(index) == After::More && Instant::now() < until {}
             // The drops of the other listeners are counted by the worker that inherits them.
-            self.dispatcher.listener_count(index).kernel_drops +=
+            self.dispatcher.listener_count(index).counters.kernel_drops +=
                 self.listeners[index].new_kernel_drops();
         }
         self.dispatcher.end();

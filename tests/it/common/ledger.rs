@@ -275,7 +275,7 @@ impl Row {
                     count.parse().unwrap(),
                 );
             }
-            [_, "sessions", "open", ..] => {
+            [_, "sessions", "open,", ..] => {
                 let [open, unreplied, ports] = numbers[..] else {
                     panic!("{line}")
                 };
@@ -286,10 +286,26 @@ impl Row {
                     ..self.sessions
                 };
             }
-            [_, "opened;", ..] => {
-                let [opened, idle, unanswered, complete, evicted, broken] = numbers[..] else {
+            [_, "opened,", ..] => {
+                let [
+                    opened,
+                    inherited,
+                    left,
+                    idle,
+                    unanswered,
+                    complete,
+                    evicted,
+                    broken,
+                ] = numbers[..]
+                else {
                     panic!("{line}")
                 };
+                let ended = idle + unanswered + complete + evicted + broken;
+                assert_eq!(
+                    opened + inherited,
+                    self.sessions.open + left + ended,
+                    "{line}"
+                );
                 self.sessions = Sessions {
                     opened,
                     idle,

@@ -99,7 +99,7 @@ fn a_row_in_full() {
     let text = text.join("\n");
     for words in [
         "not sent, by errno\n  3 (0/s) ENETUNREACH",
-        "sessions\n  7 open, 2 of them unreplied, 9 ever; 8 ports",
+        "sessions\n  7 sessions open, 2 unreplied, 8 source ports",
         "upstreams: pool/10.0.0.1:53, pool/10.0.0.2:53",
         "kind: forward",
     ] {
