@@ -1,9 +1,13 @@
 //! The page: its files as they are served, built into the program. The files are plain HTML, CSS and ES modules that a browser
 //! takes as they are; nothing is built, and nothing comes from elsewhere. `page.js` is where to begin to read.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::response::{self, Response};
+use crate::dispatch::counters::{CounterField, CounterKind};
+use crate::dispatch::ledger::{
+    HandlerCounters, ListenerCounters, SessionCount, ShadowCounts, UpstreamCounters,
+};
 use crate::dispatch::verdict::DropReason;
 
 /// A file of the page.
@@ -53,6 +57,30 @@ pub fn drop_reasons() -> Response {
         .map(|reason| (reason.label(), reason.meaning()))
         .collect();
     response::json(meanings.to_string().into_bytes())
+}
+
+/// Returns the declarations of the counters that the details of a node list, by group.
+pub fn counters() -> Response {
+    let groups = [
+        ("listener", ListenerCounters::FIELDS),
+        ("handler", HandlerCounters::FIELDS),
+        ("upstream", UpstreamCounters::FIELDS),
+        ("sessions", SessionCount::FIELDS),
+        ("shadow", ShadowCounts::FIELDS),
+    ];
+    let declared = |field: &CounterField| {
+        json!({
+            "key": field.key,
+            "label": field.label,
+            "help": field.help,
+            "is_gauge": field.kind == CounterKind::Gauge,
+        })
+    };
+    let groups: Value = groups
+        .iter()
+        .map(|(name, fields)| (*name, fields.iter().map(declared).collect::<Value>()))
+        .collect();
+    response::json(groups.to_string().into_bytes())
 }
 
 #[cfg(test)]
