@@ -12,18 +12,18 @@ use super::remote::{Remote, target};
 #[derive(Debug, Args)]
 pub(super) struct DrainArguments {
     #[command(flatten)]
-    upstream: Upstream,
+    upstream: DrainTarget,
 }
 
 /// Give a drained upstream its share again
 #[derive(Debug, Args)]
 pub(super) struct UndrainArguments {
     #[command(flatten)]
-    upstream: Upstream,
+    upstream: DrainTarget,
 }
 
 #[derive(Debug, Args)]
-struct Upstream {
+struct DrainTarget {
     #[command(flatten)]
     remote: Remote,
     /// HANDLER/ADDRESS:PORT as `udispatch upstreams` shows it, or ADDRESS:PORT where only one handler has that
@@ -38,7 +38,7 @@ pub(super) fn undrain(arguments: &UndrainArguments) -> Exit {
     arguments.upstream.order("/undrain")
 }
 
-impl Upstream {
+impl DrainTarget {
     fn order(&self, path: &str) -> Exit {
         self.remote
             .order(&target(path, &[("upstream", Some(&self.upstream))]))
