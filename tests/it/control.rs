@@ -227,8 +227,8 @@ fn parts_and_probes() {
     daemon.stop();
 }
 
-/// A drained upstream gets no new session, keeps the one it has, and gets new ones again afterwards; names that mean nobody or
-/// two are told so.
+/// A drained upstream gets no new session, keeps the one it has through a reload, and gets new ones again afterwards; names that
+/// mean nobody or two are told so.
 #[test]
 fn draining_by_hand() {
     netns_test!();
@@ -265,6 +265,13 @@ fn draining_by_hand() {
     assert_eq!(rows.iter().filter(|row| row.draining).count(), 1);
     assert!(ask(&daemon, &["upstreams"]).output.contains("draining"));
 
+    let more = config + "[[route]]\ndestination = \"127.0.0.1:1236\"\nhandler = \"on\"\n";
+    std::fs::write(daemon.file(), more).unwrap();
+    let outcome = ask(&daemon, &["reload"]);
+    assert_eq!(outcome.code, 0, "{}{}", outcome.output, outcome.errors);
+    let is_draining = || snapshot(&daemon).upstreams.iter().any(|row| row.draining);
+    assert!(is_draining(), "it stays drained");
+
     let outcome = ask(&daemon, &["undrain", &name]);
     assert!(
         outcome.code == 0 && outcome.output.contains("its share again"),
@@ -275,6 +282,7 @@ fn draining_by_hand() {
     eventually("it gets new sessions again", || {
         answer(&Client::newcomer(), HERE).starts_with(&format!("{mine}:"))
     });
+    eventually("no upstream is draining", || !is_draining());
     let two = addresses[1].to_string();
     let outcome = ask(&daemon, &["drain", &two]);
     assert!(
@@ -404,7 +412,7 @@ fn commands() {
     let mut daemon = Daemon::start(&forwarder("on", HERE, &list([server.address()]), ""));
     answer(&Client::bind("127.0.0.1:0"), HERE);
     for (command, words) in [
-        ("status", "balance       exact"),
+        ("status", "balance         exact"),
         ("routes", "received"),
         ("sessions", "127.0.0.1:9001"),
         ("upstreams", "on/127.0.0.1:9001"),

@@ -315,6 +315,7 @@ impl UpstreamCount {
         UpstreamCount {
             counters: self.counters.without_gauges(),
             dead_in: 0,
+            draining_in: 0,
             ..self.clone()
         }
     }
