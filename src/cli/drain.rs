@@ -5,17 +5,17 @@ use clap::Args;
 use super::Exit;
 use super::remote::{Remote, target};
 
-/// Give an upstream nothing new any more
+/// Give an upstream no new traffic
 ///
-/// Sessions that it has go on to their end, or move on at their next datagram where they can. It stays so until
-/// `undrain`, through reloads too.
+/// Its sessions continue to their end, or move to another upstream at their next datagram if they can. The upstream
+/// stays drained until `undrain`, across reloads, too.
 #[derive(Debug, Args)]
 pub(super) struct DrainArguments {
     #[command(flatten)]
     upstream: DrainTarget,
 }
 
-/// Give a drained upstream its share again
+/// Give a drained upstream its share of new traffic again
 #[derive(Debug, Args)]
 pub(super) struct UndrainArguments {
     #[command(flatten)]
@@ -26,7 +26,7 @@ pub(super) struct UndrainArguments {
 struct DrainTarget {
     #[command(flatten)]
     remote: Remote,
-    /// HANDLER/ADDRESS:PORT as `udispatch upstreams` shows it, or ADDRESS:PORT where only one handler has that
+    /// The upstream: HANDLER/ADDRESS:PORT as `udispatch upstreams` shows it, or ADDRESS:PORT if only one handler has it
     upstream: String,
 }
 

@@ -15,10 +15,10 @@ const WIDTH: usize = 80;
 /// Number of blanks between two columns, and before the first.
 const GAP: usize = 2;
 
-/// Tell what kinds of handlers there are, with their settings and examples
+/// List the kinds of handlers, with their settings and examples
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Only this kind
+    /// Describe this kind alone
     name: Option<String>,
     /// Print a table in Markdown, as in the README
     #[arg(long)]

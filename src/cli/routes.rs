@@ -7,12 +7,12 @@ use super::remote::Remote;
 use super::table::{Align, Table};
 use crate::observe::snapshot::Snapshot;
 
-/// List the running daemon's routes, with what became of their datagrams
+/// List the routes of the running daemon, with the counts of their datagrams
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     remote: Remote,
-    /// Print the rows as JSON; docs/status.md tells what each key means
+    /// Print the rows as JSON; docs/status.md documents each key
     #[arg(long)]
     json: bool,
 }

@@ -9,21 +9,21 @@ use super::remote::{Remote, target};
 use super::table::{Align, Table};
 use crate::supervisor::sessions::{LIST_MAX, SessionList, SessionRow};
 
-/// List open sessions: who talks to which upstream
+/// List the open sessions, with the client and the upstream of each
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     remote: Remote,
-    /// Only of this handler
+    /// Only sessions of this handler
     #[arg(long, value_name = "NAME")]
     handler: Option<String>,
-    /// Only of this client: an address, an address and a port, or a prefix
+    /// Only sessions of this client: an address, an address and a port, or a prefix
     #[arg(long, value_name = "ADDR")]
     client: Option<String>,
-    /// At most so many
+    /// The largest number of sessions to list
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=LIST_MAX as i64))]
     limit: u32,
-    /// Print them as JSON; docs/status.md tells what each key means
+    /// Print the sessions as JSON; docs/status.md documents each key
     #[arg(long)]
     json: bool,
 }
@@ -47,11 +47,11 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
 
 fn text(list: &SessionList) -> String {
     if list.sessions.is_empty() {
-        return "no such session is open\n".to_owned();
+        return "no matching session is open\n".to_owned();
     }
     let heads = [
         ("client", Align::Left),
-        ("asked", Align::Left),
+        ("destination", Align::Left),
         ("handler", Align::Left),
         ("upstream", Align::Left),
         ("requests", Align::Right),
@@ -81,7 +81,7 @@ fn text(list: &SessionList) -> String {
         ]);
     }
     let more = if list.is_cut {
-        "there are more: raise --limit, or narrow it by --handler or --client\n"
+        "there are more sessions: raise --limit, or select by --handler or --client\n"
     } else {
         ""
     };

@@ -12,14 +12,14 @@ use crate::dispatch::ledger::ListenerCounters;
 use crate::dispatch::verdict::DropReason;
 use crate::observe::snapshot::{Account, Alarm, Snapshot, errnos};
 
-/// Tell how the running daemon is
+/// Show the state of the running daemon
 ///
-/// Its state, what stands out and what to do about it, and what became of all datagrams so far.
+/// Prints its state, the active alarms with what to do about each, and what became of all datagrams so far.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     remote: Remote,
-    /// Print the whole snapshot as JSON; docs/status.md tells what each key means
+    /// Print the whole snapshot as JSON; docs/status.md documents each key
     #[arg(long)]
     json: bool,
 }
@@ -116,7 +116,7 @@ fn ledger(text: &mut String, snapshot: &Snapshot) {
         line(
             text,
             "",
-            &format!("{unwritten} that handlers have taken wait to be written"),
+            &format!("{unwritten} handled by sinks are not written yet"),
         );
     }
     let mut counters = ListenerCounters::default();

@@ -8,12 +8,12 @@ use super::table::{Align, Table};
 use crate::config::diagnostics::one_line;
 use crate::observe::snapshot::{UpstreamRow, counter_notes, upstream_columns};
 
-/// List the running daemon's upstreams: who is alive, who is draining, and what each got
+/// List the upstreams of the running daemon, with the state and the counts of each
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     remote: Remote,
-    /// Print the rows as JSON; docs/status.md tells what each key means
+    /// Print the rows as JSON; docs/status.md documents each key
     #[arg(long)]
     json: bool,
 }

@@ -522,7 +522,7 @@ fn one_daemon_in_one_place() {
     assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     let outcome = udispatch(&["status", "--control", control]);
     assert!(
-        outcome.code == 1 && outcome.errors.contains(&format!("{control} is no socket")),
+        outcome.code == 1 && outcome.errors.contains(&format!("{control} is not a socket")),
         "{}",
         outcome.errors
     );
@@ -530,7 +530,7 @@ fn one_daemon_in_one_place() {
     drop(UnixListener::bind(&left_over).unwrap());
     let outcome = udispatch(&["status", "--control", left_over.to_str().unwrap()]);
     assert!(
-        outcome.code == 1 && outcome.errors.contains("nobody answers"),
+        outcome.code == 1 && outcome.errors.contains("no daemon listens on"),
         "{}",
         outcome.errors
     );

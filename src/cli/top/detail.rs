@@ -35,7 +35,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &
         .and_then(|key| snapshots.rates.row(noun, key))
     else {
         let name = state.chosen().map_or("it", |key| key.name.as_str());
-        let gone = format!("{} {name} is gone; Esc goes back", noun.singular());
+        let gone = format!("{} {name} no longer exists; Esc goes back", noun.singular());
         return draw_text(frame, state, area, &[(gone, Tone::Strong)], spots);
     };
     let picture = if area.height >= 3 * SPARK_LINES {
@@ -148,23 +148,23 @@ fn upstream(snapshot: &Snapshot, index: usize) -> Option<RowParts<'_>> {
     let address = row
         .address
         .as_ref()
-        .map_or("none: its name has no address".to_owned(), |address| {
+        .map_or("none: its name does not resolve".to_owned(), |address| {
             one_line(address)
         });
     let mut notes = vec![format!("address: {address}")];
     if row.dead_in_workers > 0 {
         notes.push(format!(
-            "thought dead by what comes back, in workers: {}",
+            "considered dead by passive health, in workers: {}",
             row.dead_in_workers
         ));
     }
     if row.draining || row.drained_by_hand {
         let why = if row.drained_by_hand {
-            "by hand; `udispatch undrain` ends it"
+            "by command; `udispatch undrain` ends it"
         } else {
             "by the file"
         };
-        notes.push(format!("gets nothing new: draining, {why}"));
+        notes.push(format!("gets no new traffic: draining, {why}"));
     }
     if let Some(failure) = &row.last_failure {
         notes.push(format!(
@@ -256,7 +256,7 @@ fn text(snapshots: &SnapshotHistory, noun: Noun, row: &RateRow) -> Vec<TextLine>
         named(was.and_then(|was| was.failed)).as_ref(),
     );
     section(
-        "errors that came back, by errno",
+        "reported errors (ICMP), by errno",
         named(parts.reported).as_ref(),
         named(was.and_then(|was| was.reported)).as_ref(),
     );

@@ -104,7 +104,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &
         let why = match state.filter.is_empty() {
             true => format!("  no {}", state.noun.label()),
             false => format!(
-                "  no {} with these letters; Esc clears the filter",
+                "  no {} match the filter; Esc clears it",
                 state.noun.label()
             ),
         };
