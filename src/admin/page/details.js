@@ -32,9 +32,9 @@ function groupCounts(group, declared) {
 function states({ kind, row }) {
   if (kind === "handler") return [["note", row.kind]];
   if (kind !== "upstream") return [];
-  const chips = [row.alive ? ["good", "alive"] : ["bad", "✕ thought dead"]];
+  const chips = [row.alive ? ["good", "alive"] : ["bad", "✕ dead"]];
   if (row.dead_in_workers > 0) chips.push(["warn", `dead in ${plural(row.dead_in_workers, "worker")}`]);
-  if (row.draining) chips.push(["note", row.drained_by_hand ? "draining, by hand" : "draining"]);
+  if (row.draining) chips.push(["note", row.drained_by_hand ? "draining, by command" : "draining"]);
   return chips;
 }
 
@@ -90,7 +90,7 @@ export class Details {
     this.drops = new Table("Dropped, by reason", ["reason", "now", "total"]);
     this.lost = new Table("Replies dropped, by reason", ["reason", "now", "total"]);
     this.failed = new Table("Not sent, by errno", ["errno", "now", "total"]);
-    this.reported = new Table("Came back as errors (ICMP), by errno", ["errno", "now", "total"]);
+    this.reported = new Table("Reported errors (ICMP), by errno", ["errno", "now", "total"]);
     this.sessions = new Table("Sessions", ["", "count"]);
     this.shadow = new Table("Shadow: its replies compared", ["", "count"]);
     this.sources = this.#links("Comes from");
@@ -154,7 +154,7 @@ export class Details {
   }
 
   #showMany(nodes) {
-    say(this.kind, "not in the picture, which has no room for it");
+    say(this.kind, "left out of the picture for lack of room");
     say(this.name, `${plural(nodes.length, nodes[0]?.kind ?? "row")} more`);
     this.chips.hidden = true;
     sync(this.alarms, [], String);

@@ -79,7 +79,7 @@ function take(text) {
   try {
     snapshot = JSON.parse(text);
   } catch {
-    return trouble("what the daemon said cannot be read");
+    return trouble("the snapshot from the daemon cannot be parsed");
   }
   heardAt = performance.now();
   model.take(snapshot);
