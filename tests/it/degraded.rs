@@ -149,8 +149,12 @@ fn files_run_out() {
         refused.send_errors.is_empty() && refused.balances,
         "{refused:?}"
     );
-    let counted = &refused.upstreams[0];
-    assert!(format!("{counted:?}").contains("EMFILE"), "{counted:?}");
+    let failed: Vec<i32> = refused.upstreams[0]
+        .failed
+        .iter()
+        .map(|(errno, _)| errno)
+        .collect();
+    assert_eq!(failed, [libc::EMFILE], "{refused:?}");
 
     // A file that would bring a listener more; and one that stays as it is needs none.
     fs::write(
