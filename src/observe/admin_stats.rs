@@ -5,22 +5,22 @@ use crate::dispatch::counters::{SharedFamily, counters};
 /// What was refused. Each counter belongs to one limit or rule.
 const REFUSED: SharedFamily = SharedFamily {
     name: "admin_refused_total",
-    help: "What a limit or a rule of the control socket or the HTTP port refused, by which.",
+    help: "Refusals of the control socket and the HTTP port, by limit.",
     label: "by",
 };
 
 counters! {
     /// The counters of the control socket and of the HTTP port.
     pub struct AdminRow shared AdminStats {
-        /// Connections to the control socket and the HTTP port now.
+        /// Open connections to the control socket and the HTTP port.
         connections: gauge("connections", metric "admin_connections");
-        /// Viewers of the live view now.
+        /// Connected viewers of the live view.
         viewers: gauge("viewers", metric "admin_viewers");
-        /// Connections that were ever accepted.
+        /// Connections accepted so far.
         accepted: counter("accepted", metric "admin_connections_total");
-        /// Times that a connection could not be accepted, as a rule since no more files may be open.
+        /// Failures to accept a connection; each is retried.
         failed_accepts: counter("failed accepts", metric "admin_failed_accepts_total");
-        /// Requests that were ever answered, refusals among them.
+        /// Requests responded to so far, including refusals.
         requests: counter("requests", metric "admin_requests_total");
         /// Requests refused because too many others waited for the supervisor.
         refused_busy: counter("refused: busy", part "busy" of REFUSED);

@@ -22,7 +22,7 @@ fn process(text: &mut Text, snapshot: &Snapshot) {
     let mut info = text.family(
         "build_info",
         MetricKind::Gauge,
-        "Always 1; the label tells which version runs.",
+        "Always 1; the label is the version of the program.",
     );
     info.sample(&[("version", &snapshot.version)], 1);
     let mut started = text.family(
@@ -34,7 +34,7 @@ fn process(text: &mut Text, snapshot: &Snapshot) {
     let mut states = text.family(
         "state",
         MetricKind::Gauge,
-        "1 for the state that the daemon is in.",
+        "1 for the current state of the daemon.",
     );
     for state in [
         DaemonState::Serving,
@@ -46,8 +46,7 @@ fn process(text: &mut Text, snapshot: &Snapshot) {
             u8::from(state == snapshot.state),
         );
     }
-    let help =
-        "1 while received = handled + dropped + in flight holds in every row; 0 is a defect.";
+    let help = "1 if received = handled + dropped + in flight in every row.";
     text.family("ledger_balances", MetricKind::Gauge, help)
         .sample(&[], u8::from(snapshot.balances));
 }
@@ -65,7 +64,7 @@ fn reloads(text: &mut Text, snapshot: &Snapshot) {
         ("applied", snapshot.reloaded),
         ("refused", reloads.last_refused),
     ];
-    let help = "When a reload last had this outcome, in unix time; absent while none had.";
+    let help = "Unix time of the last reload with each outcome.";
     let mut times = text.family(
         "config_last_reload_timestamp_seconds",
         MetricKind::Gauge,
@@ -86,12 +85,12 @@ fn alarms(text: &mut Text, snapshot: &Snapshot) {
     let mut alarms = text.family(
         "alarm_active",
         MetricKind::Gauge,
-        "1 for each alarm that there is; absent when it is over.",
+        "1 for each active alarm.",
     );
     for alarm in &snapshot.alarms {
         alarms.sample(&[("alarm", &alarm.name), ("about", &alarm.about)], 1);
     }
-    text.family("alarms", MetricKind::Gauge, "How many alarms there are.")
+    text.family("alarms", MetricKind::Gauge, "Number of active alarms.")
         .sample(&[], snapshot.alarms.len());
 }
 
@@ -103,11 +102,11 @@ fn listeners(text: &mut Text, snapshot: &Snapshot) {
         ),
         handled: (
             "handled_datagrams_total",
-            "Of those, the ones that were handled.",
+            "Received datagrams that were handled.",
         ),
         dropped: (
             "dropped_datagrams_total",
-            "Of those, the ones that were dropped, by reason; absent reasons never were.",
+            "Received datagrams that were dropped, by reason.",
         ),
     };
     let rows: Vec<_> = snapshot
@@ -116,7 +115,7 @@ fn listeners(text: &mut Text, snapshot: &Snapshot) {
         .map(|row| (row.listener.clone(), &row.account))
         .collect();
     accounts(text, &names, "listener", &rows);
-    let help = "Dropped datagrams of all listeners, with every reason, so that the first one of a reason is a rise.";
+    let help = "Dropped datagrams of all listeners, with every reason.";
     let mut reasons = text.family(
         "dropped_datagrams_by_reason_total",
         MetricKind::Counter,
@@ -148,11 +147,11 @@ fn workers(text: &mut Text, snapshot: &Snapshot) {
         ),
         handled: (
             "worker_handled_datagrams_total",
-            "Of those, the ones that were handled.",
+            "Received datagrams that were handled.",
         ),
         dropped: (
             "worker_dropped_datagrams_total",
-            "Of those, the ones that were dropped, by reason.",
+            "Received datagrams that were dropped, by reason.",
         ),
     };
     let rows: Vec<_> = snapshot
@@ -164,7 +163,7 @@ fn workers(text: &mut Text, snapshot: &Snapshot) {
     let mut up = text.family(
         "worker_up",
         MetricKind::Gauge,
-        "1 if the worker answered when this was taken.",
+        "1 if the worker responded when the metrics were taken.",
     );
     rows.iter()
         .zip(&snapshot.workers)
@@ -177,8 +176,7 @@ fn latency(text: &mut Text, snapshot: &Snapshot) {
     let Some(latency) = &snapshot.latency else {
         return;
     };
-    let help =
-        "Time from the kernel's receiving a handled datagram until its turn's send call returned.";
+    let help = "Time from receipt in the kernel to the end of the send call.";
     let up_to = latency
         .buckets
         .iter()

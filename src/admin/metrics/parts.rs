@@ -28,11 +28,11 @@ fn routes(text: &mut Text, snapshot: &Snapshot) {
         ),
         handled: (
             "route_handled_datagrams_total",
-            "Of those, the ones that at least one of its handlers handled.",
+            "Datagrams that at least one handler of the route handled.",
         ),
         dropped: (
             "route_dropped_datagrams_total",
-            "Of those, the ones that all of its handlers dropped, by reason.",
+            "Datagrams that all handlers of the route dropped, by reason.",
         ),
     };
     let rows: Vec<_> = snapshot
@@ -51,11 +51,11 @@ fn handlers(text: &mut Text, handlers: &[HandlerRow]) {
         ),
         handled: (
             "handler_handled_datagrams_total",
-            "Of those, the ones that it handled.",
+            "Datagrams that the handler handled.",
         ),
         dropped: (
             "handler_dropped_datagrams_total",
-            "Of those, the ones that it dropped, by reason.",
+            "Datagrams that the handler dropped, by reason.",
         ),
     };
     let rows: Vec<_> = handlers
@@ -63,7 +63,7 @@ fn handlers(text: &mut Text, handlers: &[HandlerRow]) {
         .map(|row| (row.handler.clone(), &row.account))
         .collect();
     accounts(text, &names, "handler", &rows);
-    let help = "Datagrams that wait in the handler's sink: neither written nor lost yet.";
+    let help = "Datagrams that wait in the handler's sink.";
     let mut in_flight = text.family("handler_in_flight_datagrams", MetricKind::Gauge, help);
     handlers
         .iter()
@@ -79,12 +79,12 @@ fn handlers(text: &mut Text, handlers: &[HandlerRow]) {
     let errors: [ErrorFamily<HandlerRow>; 2] = [
         (
             "handler_send_errors_total",
-            "Datagrams of the handler that the kernel refused to send, by errno.",
+            "Datagrams of the handler refused by the kernel, by errno.",
             |row| &row.failed,
         ),
         (
             "handler_reported_errors_total",
-            "Errors that came back by ICMP for what the handler sent, by errno.",
+            "ICMP errors for datagrams of the handler, by errno.",
             |row| &row.reported,
         ),
     ];
@@ -105,11 +105,11 @@ fn replies(text: &mut Text, handlers: &[HandlerRow]) {
         ),
         handled: (
             "handler_handled_replies_total",
-            "Of those, the ones that were passed on to a client.",
+            "Replies that were passed on to a client.",
         ),
         dropped: (
             "handler_dropped_replies_total",
-            "Of those, the ones that were not, by reason.",
+            "Replies that were dropped, by reason.",
         ),
     };
     let rows: Vec<_> = handlers
@@ -138,10 +138,10 @@ fn upstreams(text: &mut Text, upstreams: &[UpstreamRow]) {
             .zip(&names)
             .map(|(row, name)| (row, [("handler", row.handler.as_str()), ("upstream", name)]))
     };
-    let help = "1 if the upstream is thought to answer.";
+    let help = "1 if the upstream is considered alive.";
     let mut up = text.family("upstream_up", MetricKind::Gauge, help);
     rows().for_each(|(row, labels)| up.sample(&labels, u8::from(row.alive)));
-    let help = "1 if the upstream gets nothing new.";
+    let help = "1 if the upstream gets no new traffic.";
     let mut draining = text.family("upstream_draining", MetricKind::Gauge, help);
     rows().for_each(|(row, labels)| draining.sample(&labels, u8::from(row.draining)));
     let counted: Vec<_> = rows()
@@ -154,12 +154,12 @@ fn upstreams(text: &mut Text, upstreams: &[UpstreamRow]) {
     let errors: [ErrorFamily<UpstreamRow>; 2] = [
         (
             "upstream_send_errors_total",
-            "Datagrams for the upstream that the kernel refused to send, by errno.",
+            "Datagrams for the upstream refused by the kernel, by errno.",
             |row| &row.failed,
         ),
         (
             "upstream_reported_errors_total",
-            "Errors that came back by ICMP from the upstream, by errno.",
+            "ICMP errors from the upstream, by errno.",
             |row| &row.reported,
         ),
     ];

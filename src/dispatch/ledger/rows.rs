@@ -8,12 +8,12 @@ use crate::dispatch::counters::{CounterField, ErrnoCounts, SharedFamily, counter
 counters! {
     /// Plain counters of a listener.
     pub struct ListenerCounters {
-        /// Datagrams that the kernel dropped before the daemon: they found the receive buffer full.
+        /// Datagrams that the kernel dropped: receive buffer full.
         kernel_drops: counter("kernel drops", metric "kernel_dropped_datagrams_total",
-            note "dropped by the kernel before us: the receive buffer was full; raise `receive_buffer` or `workers`");
-        /// Receive calls that failed and were tried again.
+            note "dropped by the kernel: the receive buffer was full; raise `receive_buffer` or `workers`");
+        /// Receive calls that failed and were retried.
         receive_errors: counter("receive errors", metric "receive_errors_total",
-            note "receive calls failed and were tried again");
+            note "receive calls failed and were retried");
     }
 }
 
@@ -47,7 +47,7 @@ impl ListenerCount {
 counters! {
     /// Plain counters of a handler.
     pub struct HandlerCounters {
-        /// Datagrams that the handler caused to be sent and that the kernel took.
+        /// Datagrams sent by the handler and accepted by the kernel.
         sent: counter("sent", metric "handler_sent_datagrams_total");
     }
 }
@@ -128,17 +128,17 @@ const ENDED: SharedFamily = SharedFamily {
 counters! {
     /// The counters of a set of sessions.
     pub struct SessionCount {
-        /// Sessions that are open.
+        /// Sessions that are open now.
         open: gauge("sessions open", metric "sessions");
-        /// Of those, the ones without a reply so far.
+        /// Open sessions that have had no reply yet.
         unreplied: gauge("unreplied", metric "sessions_unreplied", former "on_probation");
-        /// Source ports that are open: leased, resting or spare.
+        /// Source ports that are open: leased, in quarantine or idle.
         ports: gauge("source ports", metric "source_ports");
-        /// Sessions that ever began.
+        /// Sessions opened so far.
         opened: counter("opened", metric "sessions_opened_total");
-        /// Sessions that began under a handler that a reload has replaced, and go on with this one.
+        /// Sessions taken over from a handler that a reload replaced.
         inherited: counter("inherited", metric "sessions_inherited_total");
-        /// Sessions that go on with another handler since a reload.
+        /// Sessions that continue in another handler after a reload.
         left: counter("left", metric "sessions_left_total");
         /// Sessions that ended because they had no traffic.
         idle: counter("idle", part "idle" of ENDED);
@@ -150,9 +150,9 @@ counters! {
         evicted: counter("evicted", part "evicted" of ENDED, former "displaced");
         /// Sessions that ended because their socket towards the upstream broke, or because their upstream died.
         broken: counter("broken", part "broken" of ENDED);
-        /// Datagrams passed on without a way back, since their sender must not be answered.
+        /// Datagrams forwarded without a session: replies are forbidden.
         one_way: counter("one way", metric "one_way_datagrams_total",
-            note "passed on without a way back: their senders are not to be answered (source port below 1024 or 0, group or own address, an upstream, or sent to a group)");
+            note "forwarded without a session: their senders may not be replied to (source port below 1024 or 0, group or own address, an upstream, or sent to a group)");
     }
 }
 
@@ -197,24 +197,24 @@ mod former_keys {
 counters! {
     /// Plain counters of an upstream.
     pub struct UpstreamCounters {
-        /// Datagrams that the kernel took for the upstream.
+        /// Datagrams for the upstream that the kernel accepted.
         sent: counter("sent", metric "upstream_sent_datagrams_total");
-        /// Datagrams that the upstream did not get although it was picked: not in its sample, above its rate.
+        /// Datagrams outside the upstream's sample or above its rate.
         skipped: counter("skipped", metric "upstream_skipped_datagrams_total");
         /// Replies of the upstream.
         replies: counter("replies", metric "upstream_replies_total");
-        /// Sessions that the upstream holds.
+        /// Sessions that use the upstream now.
         sessions: gauge("sessions", metric "upstream_sessions");
-        /// Replies of the upstream that the kernel dropped before the daemon.
+        /// Replies that the kernel dropped: receive buffer full.
         kernel_drops: counter("kernel drops", metric "upstream_kernel_dropped_replies_total",
-            note "replies dropped by the kernel before us: a session's receive buffer was full; raise net.core.rmem_max");
+            note "replies dropped by the kernel: a session's receive buffer was full; raise net.core.rmem_max");
     }
 }
 
 /// The comparisons of a shadow's replies.
 const COMPARED: SharedFamily = SharedFamily {
     name: "upstream_shadow_replies_total",
-    help: "Replies of an upstream that only shadows, against those that clients got.",
+    help: "Replies of a shadow, compared with those to clients.",
     label: "result",
 };
 

@@ -9,13 +9,13 @@ use crate::net::errno;
 /// Datagrams dropped on receipt, by IP version.
 const RECEIVE_ERRORS: SharedFamily = SharedFamily {
     name: "host_udp_receive_buffer_errors_total",
-    help: "UDP datagrams of any program on this host that found a receive buffer full.",
+    help: "UDP datagrams of all programs: receive buffer full.",
     label: "family",
 };
 /// Datagrams that could not be sent, by IP version.
 const SEND_ERRORS: SharedFamily = SharedFamily {
     name: "host_udp_send_buffer_errors_total",
-    help: "UDP datagrams of any program on this host that found a send buffer full.",
+    help: "UDP datagrams of all programs: send buffer full.",
     label: "family",
 };
 
