@@ -139,7 +139,7 @@ fn ledger(text: &mut String, snapshot: &Snapshot) {
     let balance = if snapshot.balances {
         "exact"
     } else {
-        "BROKEN, a defect of udispatch: please report it with `udispatch status --json`"
+        "BROKEN, a defect of udispatch; please report it with `udispatch status --json`"
     };
     line(text, "balance", balance);
 }

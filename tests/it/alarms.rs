@@ -57,7 +57,7 @@ fn silence_is_an_alarm() {
         ]
         "#,
     );
-    daemon.wait_for("alarm route_silent, all: nothing has come to route all for longer than 1s");
+    daemon.wait_for("alarm route_silent, all: route all has received nothing for longer than 1s");
     daemon.wait_for("alarm source_silent, some from 127.0.0.16/28: ");
     let (near, far) = (Client::bind("127.0.0.1:0"), Client::bind("127.0.0.17:0"));
     // The far one alone stays silent.
@@ -186,7 +186,7 @@ fn a_group_on_an_interface_that_is_gone_is_an_alarm() {
     let alarm = alarm_when(
         &daemon,
         || {},
-        |alarm| is_gone(alarm) && alarm.text.contains("made again"),
+        |alarm| is_gone(alarm) && alarm.text.contains("created again"),
     );
     assert!(alarm.cure.starts_with("`udispatch reload`"), "{alarm:?}");
     let sender = Client::bind("10.7.0.1:0");

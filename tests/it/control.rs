@@ -145,7 +145,7 @@ fn the_snapshot_is_the_ledger() {
 /// What is read or posted, the status of the answer, and words of it.
 const READ: &[(&str, u16, &str)] = &[
     ("/nothing", 404, "/status"),
-    ("/reload", 405, "verbs are posted"),
+    ("/reload", 405, "use GET to read"),
     ("/sessions?handler=ehco", 404, "did you mean \"echo\"?"),
     ("/sessions?client=me", 404, "192.0.2.0/24"),
     (
@@ -522,7 +522,10 @@ fn one_daemon_in_one_place() {
     assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     let outcome = udispatch(&["status", "--control", control]);
     assert!(
-        outcome.code == 1 && outcome.errors.contains(&format!("{control} is not a socket")),
+        outcome.code == 1
+            && outcome
+                .errors
+                .contains(&format!("{control} is not a socket")),
         "{}",
         outcome.errors
     );
@@ -603,7 +606,7 @@ fn others_may_not_ask() {
     };
     let (code, errors) = status(&words);
     assert!(
-        code == Some(1) && errors.contains("for its owner and its group"),
+        code == Some(1) && errors.contains("only its owner and its group may"),
         "{errors}"
     );
     let group = ["setpriv", "--reuid=65534", "--regid=0", "--clear-groups"];

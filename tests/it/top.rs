@@ -196,7 +196,7 @@ fn a_daemon_that_goes_away_is_waited_for() {
     terminal.wait_for("udispatch serving");
     daemon.stop();
     terminal.wait_for("NO RESPONSE");
-    let lines = terminal.wait_for("trying again");
+    let lines = terminal.wait_for("retrying");
     assert_ne!(
         place(&lines, "127.0.0.1:4000"),
         usize::MAX,

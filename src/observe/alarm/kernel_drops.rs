@@ -101,31 +101,31 @@ fn tell(row: &ListenerRow, sockets: Sockets, dropped: u64, since: u64) -> Alarm 
         is_spread,
     } = sockets;
     let lost = format!(
-        "the kernel dropped {dropped} datagrams to {listener} before us: its receive buffer was full"
+        "the kernel dropped {dropped} datagrams to {listener}: the receive buffer was full"
     );
     let (text, cure) = if granted < asked {
         (
-            format!("{lost}, and holds {granted} bytes where `receive_buffer` asks for {asked}"),
+            format!("{lost}; it has {granted} bytes, and `receive_buffer` requests {asked}"),
             format!(
                 "`sysctl -w net.core.rmem_max={asked}` (or CAP_NET_ADMIN), then `udispatch reload`"
             ),
         )
     } else {
         let text = format!(
-            "{lost}, and it is as large as `receive_buffer` asks, {asked} bytes: {}",
+            "{lost}, although it has the {asked} bytes that `receive_buffer` requests: {}",
             behind(readers)
         );
         let cure = match (is_spread, readers < processors) {
             (false, _) => {
-                "one worker reads this destination: give it less to do for each datagram; for bursts raise `receive_buffer`"
+                "one worker reads this destination: reduce the work for each datagram; for bursts raise `receive_buffer`"
                     .to_owned()
             }
             (true, true) => format!(
                 "raise `workers`, which is {readers} on {processors} processors; for bursts raise `receive_buffer`"
             ),
             (true, false) => format!(
-                "each of the {processors} processors has a worker already: give them less to do for each datagram, or \
-                 the host more processors; for bursts raise `receive_buffer`"
+                "each of the {processors} processors has a worker already: reduce the work for each datagram, or \
+                 add processors; for bursts raise `receive_buffer`"
             ),
         };
         (text, cure)

@@ -28,12 +28,13 @@ impl UpstreamDead {
                     (failure.text.clone(), failure.cure.clone())
                 }
                 _ => (
-                    "it refuses, or has stopped answering".to_owned(),
-                    "is it running, and is the port right? It is tried again every 5 s".to_owned(),
+                    "it refuses datagrams, or no longer replies".to_owned(),
+                    "check that it runs and that the port is right; it is tried again every 5 s"
+                        .to_owned(),
                 ),
             };
             let text = format!(
-                "upstream {} of handler {} is thought dead: {why}",
+                "upstream {} of handler {} is considered dead: {why}",
                 row.upstream, row.handler
             );
             alarms.push(Alarm {

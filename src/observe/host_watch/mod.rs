@@ -98,7 +98,7 @@ impl HostWatch {
 fn told<T>(started: io::Result<T>) -> Option<T> {
     if let Err(error) = &started {
         log::warn!(
-            "no thread can be had to look for sockets of others and for interfaces that go: {error}"
+            "cannot start the thread that looks for overlapping sockets and missing interfaces: {error}"
         );
     }
     started.ok()

@@ -143,7 +143,7 @@ fn alarm(listener: &str, told: &[String]) -> Alarm {
         about: listener.to_owned(),
         since: 0,
         text: format!("{listener} overlaps with a socket of another program: {named}{more}"),
-        cure: "stop it, or give it another port; if both should have this one, set `share = true` on the route"
+        cure: "stop that program, or give it another port; if both are to share this one, set `share = true` on the route"
             .to_owned(),
     }
 }

@@ -92,7 +92,7 @@ impl fmt::Display for Snapshot {
         let balance = if self.balances {
             "exact (received = handled + dropped + in flight, in every row)"
         } else {
-            "BROKEN, a defect of udispatch: please report it with this table"
+            "BROKEN, a defect of udispatch; please report it with this table"
         };
         writeln!(f, "balance: {balance}")
     }
@@ -202,7 +202,7 @@ fn upstream_notes(row: &UpstreamRow) -> Vec<String> {
     if row.dead_in_workers > 0 {
         let workers = row.dead_in_workers;
         all.push(format!(
-            "thought dead by {workers} workers: it refuses, or has stopped answering"
+            "considered dead by {workers} workers: it refuses datagrams, or no longer replies"
         ));
     }
     all
@@ -260,5 +260,5 @@ fn failure(number: i32, datagrams: u64) -> String {
 fn report(number: i32, times: u64) -> String {
     let name = errno::name(number);
     let why = io::Error::from_raw_os_error(number);
-    format!("{times} times word came back {name}: {why}; what was sent before that was lost")
+    format!("{times} reported {name}: {why}; datagrams that were sent before were lost")
 }

@@ -110,7 +110,7 @@ impl Snapshot {
             .enumerate()
             .filter(|(_, part)| !part.responsive && !facts.is_stopping);
         reasons.extend(silent.map(|(number, _)| {
-            format!("worker {number} does not answer; its accounts are those that it last gave")
+            format!("worker {number} does not respond; its counters are those of its last response")
         }));
         let state = match (facts.is_stopping, reasons.is_empty()) {
             (true, _) => DaemonState::Stopping,

@@ -189,7 +189,7 @@ impl TapReaders {
             .retain(|tap_reader| tap_reader.live.strong_count() > 0);
         if !self.places.take() {
             let words = format!(
-                "{TAPS_MAX} taps are open already, which is the most; end one of them first"
+                "{TAPS_MAX} taps are open already, which is the maximum; end one of them first"
             );
             return Err(Refusal::Unable(words));
         }

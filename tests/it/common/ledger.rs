@@ -269,7 +269,7 @@ impl Row {
                     count.parse().unwrap(),
                 );
             }
-            [count, "times", "word", "came", "back", errno, ..] => {
+            [count, "reported", errno, ..] => {
                 self.came_back.insert(
                     errno.trim_end_matches(':').to_owned(),
                     count.parse().unwrap(),
@@ -316,14 +316,16 @@ impl Row {
                     ..self.sessions
                 };
             }
-            [_, "passed", "on", "without", ..] => self.sessions.one_way = numbers[0],
+            [_, "forwarded", "without", ..] => self.sessions.one_way = numbers[0],
             ["shadow:", ..] => {
                 let [same, different, missing] = numbers[..] else {
                     panic!("{line}")
                 };
                 self.upstream.get_or_insert_default().shadow = [same, different, missing];
             }
-            ["thought", "dead", ..] => self.upstream.get_or_insert_default().dead_in = numbers[0],
+            ["considered", "dead", ..] => {
+                self.upstream.get_or_insert_default().dead_in = numbers[0]
+            }
             _ => {}
         }
     }
