@@ -138,7 +138,8 @@ impl AdminListeners {
         http: Option<OwnedFd>,
     ) -> Result<BoundListeners, Taken> {
         let control = control.map(|(fd, path)| {
-            let (listener, file) = (fd.into(), identity(&path).ok());
+            let listener = fd.into();
+            let file = identity(&path).ok();
             ControlListener {
                 listener,
                 path,

@@ -249,7 +249,8 @@ async fn tap_datagrams(
     asked: Parameters,
 ) -> Result<Response, RequestError> {
     let [to, from, handler, limit, snap] = only(["to", "from", "handler", "limit", "snap"], asked)?;
-    let (limit, snap) = (number(limit)?, number(snap)?);
+    let limit = number(limit)?;
+    let snap = number(snap)?;
     let query = TapQuery {
         to: to.text(),
         from: from.text(),

@@ -74,10 +74,8 @@ pub(super) fn open(
     requests: &Requests,
     stopped: &watch::Receiver<bool>,
 ) -> io::Result<Vec<OpenListener>> {
-    let (hosts, admin_stats) = (
-        Arc::new(listeners.hosts.clone()),
-        Arc::clone(&requests.admin_stats),
-    );
+    let hosts = Arc::new(listeners.hosts.clone());
+    let admin_stats = Arc::clone(&requests.admin_stats);
     let open = |listener, requests| OpenListener {
         listener,
         hosts: Arc::clone(&hosts),
@@ -181,12 +179,11 @@ impl OpenListener {
             stream.turn_away();
             return;
         };
-        let (context, admin_stats, stopped) = (
-            self.context.clone(),
-            Arc::clone(&self.admin_stats),
-            stopped.clone(),
-        );
-        let (hosts, reserve_fd) = (Arc::clone(&self.hosts), Arc::clone(&self.reserve_fd));
+        let context = self.context.clone();
+        let admin_stats = Arc::clone(&self.admin_stats);
+        let stopped = stopped.clone();
+        let hosts = Arc::clone(&self.hosts);
+        let reserve_fd = Arc::clone(&self.reserve_fd);
         tokio::spawn(async move {
             let _place = place;
             let _connection = CountedConnection::begin(&admin_stats);

@@ -39,9 +39,10 @@ fn pass_on(mut tapped: Tapped, client: &mpsc::Sender<Bytes>) {
     loop {
         let mut lines = Vec::new();
         let after = tapped.lines(LOOK, &mut lines);
-        let is_gone = match lines.is_empty() {
-            true => client.is_closed(),
-            false => client.blocking_send(lines.into()).is_err(),
+        let is_gone = if lines.is_empty() {
+            client.is_closed()
+        } else {
+            client.blocking_send(lines.into()).is_err()
         };
         if is_gone || after == TapProgress::End {
             return;

@@ -47,9 +47,10 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
         output::complain(&format!("note: {note}"));
     }
     let failed = file_tests::run(&config, &plan, &host);
-    match failed.is_empty() {
-        true => output::print(&verdict(&arguments.file, &config)),
-        false => refuse(&failed),
+    if failed.is_empty() {
+        output::print(&verdict(&arguments.file, &config))
+    } else {
+        refuse(&failed)
     }
 }
 

@@ -102,7 +102,8 @@ fn ask(arguments: &Arguments) -> Exit {
         remote,
         ..
     } = arguments;
-    let (to, from) = (to.to_string(), from.map(|from| from.to_string()));
+    let to = to.to_string();
+    let from = from.map(|from| from.to_string());
     let parameters = [
         ("to", Some(to.as_str())),
         ("from", from.as_deref()),

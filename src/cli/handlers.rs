@@ -106,7 +106,8 @@ fn settings(kind: &Kind) -> String {
         } else {
             setting.default
         };
-        let (key_width, values) = (key_width - indent, setting.values());
+        let key_width = key_width - indent;
+        let values = setting.values();
         let mut line = row(
             &[key_width, widths[1], widths[2]],
             &[setting.key, &values, default],
@@ -151,7 +152,8 @@ fn markdown_of_settings(kind: &Kind) -> String {
 
 fn setting_row(key: &str, setting: &Setting) -> String {
     let values = cell(&setting.values());
-    let (default, meaning) = (cell(setting.default), cell(setting.meaning));
+    let default = cell(setting.default);
+    let meaning = cell(setting.meaning);
     format!("| `{key}` | {values} | {default} | {meaning} |\n")
 }
 

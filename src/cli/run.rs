@@ -139,7 +139,9 @@ fn take_over(config: Config, kinds: &[Kind]) -> Result<StartedDaemon, End> {
     })?;
     let mut client =
         TakeoverClient::connect(&takeover::path_beside(&control)).map_err(DaemonError::from)?;
-    let (mut inherited, mut http, mut gate) = (None, None, None);
+    let mut inherited = None;
+    let mut http = None;
+    let mut gate = None;
     for (listener, fd) in client.admin_listeners() {
         match listener {
             PassedListener::Control => inherited = Some((fd, control.clone())),

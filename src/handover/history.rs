@@ -112,10 +112,8 @@ impl History {
         for pending in &mut self.pending {
             let (written, lost) = pending.sink_counts.so_far();
             let tally = &mut self.workers[pending.worker].handlers[pending.handler].tally;
-            let (more, gone) = (
-                written.saturating_sub(pending.seen.0),
-                lost.saturating_sub(pending.seen.1),
-            );
+            let more = written.saturating_sub(pending.seen.0);
+            let gone = lost.saturating_sub(pending.seen.1);
             tally.in_flight = tally.in_flight.saturating_sub(more + gone);
             tally.handled += more;
             tally.dropped[DropReason::SinkClosed as usize] += gone;

@@ -29,7 +29,8 @@ const SPARK_LINES: u16 = 4;
 
 /// Draws the detail view of the chosen row.
 pub(super) fn draw(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &mut Spots) {
-    let (snapshots, noun) = (state.snapshots(), state.noun);
+    let snapshots = state.snapshots();
+    let noun = state.noun;
     let Some(row) = state
         .chosen()
         .and_then(|key| snapshots.rates.row(noun, key))
@@ -278,10 +279,12 @@ fn before<'a>(snapshots: &'a SnapshotHistory, noun: Noun, key: &RowKey) -> Optio
 }
 
 fn numbers(row: &RateRow, measure: Measure) -> TextLine {
-    let (count, value) = (row.count(measure), row.value(measure));
-    let (since, now) = match measure.only_rises() {
-        true => (count.to_string(), format::rate(value)),
-        false => (String::new(), count.to_string()),
+    let count = row.count(measure);
+    let value = row.value(measure);
+    let (since, now) = if measure.only_rises() {
+        (count.to_string(), format::rate(value))
+    } else {
+        (String::new(), count.to_string())
     };
     let is_bad = measure.is_loss() && value.is_some_and(|value| value > 0.0);
     let tone = if is_bad { Tone::Warning } else { Tone::Plain };

@@ -67,16 +67,18 @@ pub(super) struct Arguments {
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = humantime::parse_duration(text)
         .map_err(|error| format!("{error}; write it like 2s or 500ms"))?;
-    match INTERVAL.contains(&interval) {
-        true => Ok(interval),
-        false => Err("it must be between 100ms and 1h".to_owned()),
+    if INTERVAL.contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("it must be between 100ms and 1h".to_owned())
     }
 }
 
 pub(super) fn main(arguments: &Arguments) -> Exit {
-    let exit = match is_live(arguments) {
-        true => watch(arguments),
-        false => look(arguments),
+    let exit = if is_live(arguments) {
+        watch(arguments)
+    } else {
+        look(arguments)
     };
     exit.unwrap_or_else(|exit| exit)
 }

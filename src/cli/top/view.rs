@@ -195,9 +195,10 @@ fn draw_tabs(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &mut Sp
     let mut at = area.x;
     for (number, noun) in Noun::ALL.into_iter().enumerate() {
         let is_shown = noun == state.noun;
-        let label = match is_narrow && !is_shown {
-            true => format!("{}", number + 1),
-            false => format!("{} {}", number + 1, noun.label()),
+        let label = if is_narrow && !is_shown {
+            format!("{}", number + 1)
+        } else {
+            format!("{} {}", number + 1, noun.label())
         };
         let (label, tone) = if is_shown {
             (format!("[{label}]"), Tone::Selected)

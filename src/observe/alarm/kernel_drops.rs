@@ -85,7 +85,8 @@ impl KernelDrops {
             if is_over(known.last) {
                 known.first = (known.count, input.now_unix);
             }
-            (known.count, known.last) = (row.counters.kernel_drops, Some(input.now));
+            known.count = row.counters.kernel_drops;
+            known.last = Some(input.now);
         }
         let (before, since) = known.first;
         (!is_over(known.last)).then_some((row.counters.kernel_drops.saturating_sub(before), since))
@@ -93,7 +94,8 @@ impl KernelDrops {
 }
 
 fn tell(row: &ListenerRow, sockets: Sockets, dropped: u64, since: u64) -> Alarm {
-    let (listener, granted) = (&row.listener, row.receive_buffer_bytes);
+    let listener = &row.listener;
+    let granted = row.receive_buffer_bytes;
     let Sockets {
         asked,
         readers,
@@ -191,7 +193,8 @@ mod tests {
     /// begins a new alarm.
     #[test]
     fn kernel_drops_last_a_minute() {
-        let (mut memory, start) = (KernelDrops::default(), Instant::now());
+        let mut memory = KernelDrops::default();
+        let start = Instant::now();
         let mut at = |seconds: u64, drops| {
             let alarm = look(
                 &mut memory,
@@ -218,7 +221,8 @@ mod tests {
     /// Drops that another process counted before the takeover raise no alarm; later drops do.
     #[test]
     fn what_was_inherited_is_no_news() {
-        let (mut memory, now) = (KernelDrops::inherited(), Instant::now());
+        let mut memory = KernelDrops::inherited();
+        let now = Instant::now();
         assert_eq!(look(&mut memory, 5, ENOUGH, now, 1), None);
         let alarm = look(&mut memory, 7, ENOUGH, now, 2).expect("two more");
         assert!(

@@ -158,11 +158,9 @@ mod tests {
     /// has not seen it yet.
     #[test]
     fn a_source_is_heard_by_itself() {
-        let (mut memory, start, expectation) = (
-            Silence::default(),
-            Instant::now(),
-            expectation(Some("10.0.0.0/8")),
-        );
+        let mut memory = Silence::default();
+        let start = Instant::now();
+        let expectation = expectation(Some("10.0.0.0/8"));
         let mut at = |seconds, heard: Option<u64>| {
             let heard = heard.map(|heard| start + Duration::from_secs(heard));
             let expected = ExpectedTraffic {

@@ -94,9 +94,10 @@ fn tell(one: &Membership, here: &[Interface]) -> Alarm {
         index,
         name,
     } = one;
-    let lost = match is_group {
-        true => format!("{about} was joined there, and receives nothing any more"),
-        false => format!("{about} matches only datagrams that arrive there, and none can"),
+    let lost = if *is_group {
+        format!("{about} was joined there, and receives nothing any more")
+    } else {
+        format!("{about} matches only datagrams that arrive there, and none can")
     };
     let (what, cure) = match here.iter().find(|interface| interface.name == *name) {
         Some(new) => (

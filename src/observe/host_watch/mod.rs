@@ -44,7 +44,9 @@ impl HostWatch {
         let found = Arc::new(Mutex::new(Vec::new()));
         let shared = Arc::clone(&found);
         let look = move || {
-            let (mut watched, mut looks, mut wait) = (Watched::default(), Looks::default(), STEP);
+            let mut watched = Watched::default();
+            let mut looks = Looks::default();
+            let mut wait = STEP;
             loop {
                 match queue.recv_timeout(wait) {
                     Ok(new) => (watched, wait) = (new, STEP),

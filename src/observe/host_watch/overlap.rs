@@ -89,12 +89,13 @@ impl Overlaps {
         }
         let own = own_sockets();
         for inode in new {
-            let owner = match own.contains(&inode) {
-                true => Owner::Ours,
-                false => Owner::Others {
+            let owner = if own.contains(&inode) {
+                Owner::Ours
+            } else {
+                Owner::Others {
                     process: port_owners::owner(inode),
                     is_old: false,
-                },
+                }
             };
             self.0.insert(inode, owner);
         }

@@ -50,10 +50,8 @@ impl HostCounts {
     fn parse(snmp: &str, snmp6: &str) -> HostCounts {
         // Each protocol has a line of names and a line of numbers, both starting with its prefix.
         let mut udp = snmp.lines().filter_map(|line| line.strip_prefix("Udp:"));
-        let (names, numbers) = (
-            udp.next().unwrap_or_default(),
-            udp.next().unwrap_or_default(),
-        );
+        let names = udp.next().unwrap_or_default();
+        let numbers = udp.next().unwrap_or_default();
         let v4 = |wanted: &str| {
             let found = names
                 .split_whitespace()

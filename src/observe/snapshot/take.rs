@@ -102,7 +102,8 @@ impl Snapshot {
             config, plan, life, ..
         } = facts;
         let sum = facts.sum();
-        let (now, now_unix) = (Instant::now(), unix());
+        let now = Instant::now();
+        let now_unix = unix();
         let mut reasons = facts.conditions.clone();
         let silent = facts
             .parts
@@ -120,7 +121,8 @@ impl Snapshot {
         memory.host = HostCounts::now(memory.host);
         let listeners = facts.listeners(&sum);
         let upstreams = facts.upstreams(&sum);
-        let (routes, handlers) = (facts.routes(&sum), facts.handlers(&sum));
+        let routes = facts.routes(&sum);
+        let handlers = facts.handlers(&sum);
         let input = AlarmInput {
             listeners: listeners
                 .iter()
