@@ -71,10 +71,10 @@
 //! - Settings: `examples/custom_handler.rs` reads one.
 //! - Upstreams: [`BuildContext::upstream`](prelude::BuildContext::upstream) opens one, and
 //!   [`Handler::forwarding`](prelude::Handler::forwarding) gets its replies.
-//! - Anything that may block, such as a file, belongs behind a bounded sink ([`dispatch::sink`]).
+//! - Anything that may block, such as a file, belongs behind a bounded sink ([`prelude::sink`]).
 //!
-//! Everything that this page does not name serves the daemon itself and its tests. It is hidden here and may change at any
-//! time; `ARCHITECTURE.md` describes it.
+//! Everything that this page does not name is private; `ARCHITECTURE.md` describes it. The feature `internals` opens it to
+//! the project's own tests, and its interfaces may change at any time.
 
 // A cast that may change a number needs a limit that makes it safe, named where it stands. Tests cast small numbers at will.
 #![cfg_attr(
@@ -87,34 +87,86 @@
     )
 )]
 
+pub mod cli;
+pub mod prelude;
+
+// Private, so that rustc finds what nothing uses. Tests, benchmarks and fuzz targets see them through `internals`.
+#[cfg(not(feature = "internals"))]
+mod admin;
+#[cfg(not(feature = "internals"))]
+mod build;
+#[cfg(not(feature = "internals"))]
+mod config;
+#[cfg(not(feature = "internals"))]
+mod datagram;
+#[cfg(not(feature = "internals"))]
+mod dispatch;
+#[cfg(not(feature = "internals"))]
+mod handlers;
+#[cfg(not(feature = "internals"))]
+mod handover;
+#[cfg(not(feature = "internals"))]
+mod monitor;
+#[cfg(not(feature = "internals"))]
+mod net;
+#[cfg(not(feature = "internals"))]
+mod number;
+#[cfg(not(feature = "internals"))]
+mod observe;
+#[cfg(not(feature = "internals"))]
+mod plan;
+#[cfg(not(feature = "internals"))]
+mod supervisor;
+#[cfg(not(feature = "internals"))]
+mod takeover;
+#[cfg(not(feature = "internals"))]
+mod worker;
+
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod admin;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod build;
-pub mod cli;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
 pub mod config;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
 pub mod datagram;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
 pub mod dispatch;
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(any(test, feature = "internals"))]
 #[doc(hidden)]
 pub mod fuzz;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
 pub mod handlers;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod handover;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod monitor;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod net;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod number;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod observe;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod plan;
-pub mod prelude;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod supervisor;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod takeover;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod worker;

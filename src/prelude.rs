@@ -1,10 +1,12 @@
 //! What a program with a kind of handler of its own needs.
 
+pub use crate::config::diagnostics::Mistake;
 pub use crate::config::kind::{BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting};
 pub use crate::config::section::Section;
 pub use crate::config::value;
 pub use crate::datagram::Datagram;
 pub use crate::dispatch::handler::{Batch, Context, Handler};
 pub use crate::dispatch::reply_policy::ReplyPolicy;
+pub use crate::dispatch::sink;
 pub use crate::dispatch::verdict::{DropReason, Verdict};
 pub use crate::handlers::KINDS;

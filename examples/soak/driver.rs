@@ -170,9 +170,9 @@ impl<'a> Driver<'a> {
 
     fn take_over(&mut self) -> anyhow::Result<Option<f64>> {
         self.daemon.signal(Signal::USR2)?;
-        let lines = self
-            .daemon
-            .wait_for_all(&["SIGUSR2: started", "has taken over;", "ready:"])?;
+        let lines =
+            self.daemon
+                .wait_for_all(&["SIGUSR2: started", "has taken over after", "ready:"])?;
         let pid = lines[0]
             .split(" as process ")
             .nth(1)
@@ -231,12 +231,8 @@ fn mix(counts: &[(Restart, u64)]) -> Vec<Restart> {
 
 /// The pause that a line of the log tells of, in milliseconds.
 fn pause(line: &str) -> Option<f64> {
-    line.split("; ")
-        .last()?
-        .split(" ms between two turns")
-        .next()?
-        .parse()
-        .ok()
+    let (before, _) = line.rsplit_once(" ms")?;
+    before.rsplit(' ').next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -247,11 +243,11 @@ mod tests {
     #[test]
     fn pauses() {
         assert_eq!(
-            pause("INFO process 7 has taken over; 3.4 ms between two turns"),
+            pause("INFO process 7 has taken over after a pause of 3.4 ms"),
             Some(3.4)
         );
         assert_eq!(
-            pause("INFO reloaded: 1 listener, 1 route, 1 worker; 0.2 ms between two turns"),
+            pause("INFO reloaded: 1 listener, 1 route, 1 worker; the workers paused for 0.2 ms"),
             Some(0.2)
         );
         assert_eq!(pause("INFO ready"), None);

@@ -366,7 +366,7 @@ impl fmt::Display for Report {
         writeln!(
             out,
             "\nms, p50/p99/max  {:>6}  {:>20}  {:>20}  {:>20}  {:>20}",
-            "count", "gap in arrivals", "longest delay", "between two turns", "took"
+            "count", "gap in arrivals", "longest delay", "pause of the workers", "took"
         )?;
         for (name, pauses) in self
             .restarts

@@ -29,7 +29,9 @@ pub enum DaemonError {
     #[error("cannot take over: {0}")]
     Takeover(String),
     /// A worker panicked, which is a defect.
-    #[error("a worker ended by a defect; the message above says where. Please report it")]
+    #[error(
+        "a worker panicked; the message above says where. This is a defect of udispatch: please report it"
+    )]
     Worker,
 }
 
@@ -62,7 +64,7 @@ pub enum Refusal {
 }
 
 /// The cause and the cure when the process has no file descriptor left.
-pub(crate) const TOO_MANY_FILES: &str = "this process may have no more files open. Raise the limit (`ulimit -n`, or LimitNOFILE= in \
+pub(crate) const TOO_MANY_FILES: &str = "the limit of open files is reached. Raise it (`ulimit -n`, or LimitNOFILE= in \
      a unit), or name fewer ports, upstreams or workers";
 
 /// Returns an error that says what failed, why, and what to do.

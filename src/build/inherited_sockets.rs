@@ -42,6 +42,7 @@ impl LentSockets {
     }
 
     /// Returns the sockets that no listener has taken.
+    #[cfg(any(test, feature = "internals"))]
     pub fn rest(self) -> impl Iterator<Item = (ListenerKey, Vec<UdpSocket>)> {
         self.sockets.into_iter()
     }
@@ -105,9 +106,7 @@ pub enum Unlent {
     )]
     NoFiles,
     /// The workers do not respond. They are parked, for example during a takeover.
-    #[error(
-        "the workers do not answer: something else is under way, such as a takeover; try again"
-    )]
+    #[error("the workers are busy with something else, such as a takeover; try again")]
     Silent,
 }
 

@@ -36,7 +36,7 @@ fn consume(mut output: File, queue: &Receiver<Job>) {
                 let written = write_all(&mut output, &mut lines.bytes.as_slice());
                 if let Err(error) = &written {
                     log::error!(
-                        "standard output is gone ({error}): `print` handlers drop what they get from now on"
+                        "standard output is closed ({error}): `print` handlers drop all further datagrams"
                     );
                     closed = true;
                 }

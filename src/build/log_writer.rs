@@ -77,9 +77,11 @@ fn may_pass(error: &io::Error) -> bool {
 fn explain(error: &io::Error) -> String {
     match may_pass(error) {
         true => format!(
-            "the log cannot be written: {error}; make room, and what waits (1 MiB at most) is written"
+            "the log cannot be written: {error}; free some space; the daemon keeps up to 1 MiB of log lines and writes them then"
         ),
-        false => format!("the log cannot be written: {error}; who read standard error is gone"),
+        false => format!(
+            "the log cannot be written: {error}; the reader of standard error has closed it"
+        ),
     }
 }
 
@@ -203,7 +205,7 @@ impl LogQueueState {
         if dropped > 0 {
             let were = if dropped == 1 { "was" } else { "were" };
             let message = format!(
-                "{} {were} dropped: standard error was blocked",
+                "{} {were} dropped because standard error was blocked",
                 counted(dropped, "log line")
             );
             self.add((line(Level::Warn, message) + "\n").into_bytes());
@@ -247,7 +249,7 @@ mod tests {
         assert!(
             hear.recv()
                 .unwrap()
-                .ends_with("WARN  3 log lines were dropped: standard error was blocked\n")
+                .ends_with("WARN  3 log lines were dropped because standard error was blocked\n")
         );
         assert!(BLOCKED.drain(Instant::now() + Duration::from_secs(20)));
         BLOCKED.push(b"last\n".to_vec());

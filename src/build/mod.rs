@@ -228,7 +228,7 @@ impl BuildContext for WorkerBuildContext<'_> {
             .is_some_and(|(socket, _, _)| socket.unreachable().is_some());
         if unreachable && address.is_ok() && self.number == 0 {
             log::warn!(
-                "upstream {upstream}: this host has no route to it yet; what is sent there is lost until it has"
+                "upstream {upstream}: this host has no route to it; datagrams to it are lost until there is one"
             );
         }
         Ok(OpenedUpstream {

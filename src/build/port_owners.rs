@@ -39,7 +39,7 @@ impl fmt::Display for PortOwner {
             Some((pid, program)) => write!(f, "{program} (pid {pid}), bound to {}", self.address),
             None => write!(
                 f,
-                "a program of user {} (its pid is hidden from us), bound to {}",
+                "a program of user {} (its process id is hidden), bound to {}",
                 self.uid, self.address
             ),
         }

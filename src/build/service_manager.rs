@@ -70,21 +70,15 @@ impl ServiceManager {
         ])
     }
 
-    /// Reports that another process is the daemon's main process from now on.
+    /// Reports that another process is the daemon's main process from now on. The service manager must receive this
+    /// before this process exits, or it considers the service dead. It reads its notifications before it checks which
+    /// processes have exited (systemd: src/core/manager.c, the priorities of its events).
     ///
     /// # Errors
     ///
     /// Returns the error of the kernel if the notification cannot be sent.
     pub fn main_process(&self, process: u32) -> io::Result<()> {
         self.tell(&[NotifyState::MainPid(process)])
-    }
-
-    /// Reports that another process has taken over and is the main process from now on; a failure is logged. The
-    /// service manager must receive this before this process exits, or it considers the service dead. It reads its
-    /// notifications before it checks which processes have exited (systemd: src/core/manager.c, the priorities of its
-    /// events).
-    pub fn succeeded_by(&self, process: u32) {
-        log_error(self.main_process(process));
     }
 
     /// Reports that a reload has begun. A call of [`ServiceManager::ready`] must follow.
@@ -103,15 +97,6 @@ impl ServiceManager {
     /// Returns the error of the kernel if the notification cannot be sent.
     pub fn stopping(&self) -> io::Result<()> {
         self.tell(&[NotifyState::Stopping])
-    }
-
-    /// Sets the text that `systemctl status` shows.
-    ///
-    /// # Errors
-    ///
-    /// Returns the error of the kernel if the notification cannot be sent.
-    pub fn status(&self, status: &str) -> io::Result<()> {
-        self.tell(&[NotifyState::Status(&one_line(status))])
     }
 
     /// Reports that the daemon is alive. It is due after half of [`watchdog_interval`].
@@ -175,7 +160,7 @@ impl ServiceManager {
 /// Logs that a notification failed. A lost notification changes nothing in this process.
 pub fn log_error(sent: io::Result<()>) {
     if let Err(error) = sent {
-        log::debug!("the service manager cannot be told: {error}");
+        log::debug!("cannot notify the service manager: {error}");
     }
 }
 

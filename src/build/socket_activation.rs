@@ -47,7 +47,7 @@ pub fn take(listeners: &[ListenerPlan]) -> (LentSockets, Vec<String>) {
     });
     if let Err(error) = forgotten {
         words.push(format!(
-            "cannot tell the service manager which sockets are of no use any more: {error}"
+            "cannot tell the service manager which sockets are no longer needed: {error}"
         ));
     }
     (lent_sockets, words)
@@ -68,7 +68,7 @@ pub fn assign(
             Ok(Some((key, found))) => lent_sockets.add(key, found.socket),
             Ok(None) => {}
             Err(why) => words.push(format!(
-                "the socket `{name}` that the service manager gives is not used: {why}"
+                "the socket `{name}` from the service manager is not used: {why}"
             )),
         }
     }
@@ -120,7 +120,7 @@ impl ListenerMatcher {
         let Some(key) = key.cloned() else {
             return Err(match address.ip().is_multicast() {
                 true => format!(
-                    "{address} is a group, which udispatch binds and joins itself: leave it to that"
+                    "{address} is a multicast group; udispatch binds and joins groups itself, so remove it from the socket unit"
                 ),
                 false => format!("no route has the destination {address}"),
             });
@@ -137,7 +137,7 @@ impl ListenerMatcher {
             }
         } else if !self.taken.insert(key.clone()) {
             return Err(format!(
-                "another one has been given for {address}, which has one socket alone"
+                "there is already a socket for {address}, which needs only one"
             ));
         }
         Ok(Some((key, found)))

@@ -33,8 +33,9 @@ pub(super) struct Arguments {
     live: bool,
     #[command(flatten)]
     remote: Remote,
-    /// The destination of the datagram: 127.0.0.1:1234 or [::1]:1234
+    // Not a doc comment, in which the brackets would be a link.
     #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
+    #[arg(help = "The destination of the datagram: 127.0.0.1:1234 or [::1]:1234")]
     to: SocketAddr,
     /// The source of the datagram [default: port 40000 of this host]
     #[arg(long, value_name = "ADDR:PORT", value_parser = address)]

@@ -3,7 +3,7 @@
 //! [`main`] takes the kinds of handlers, so that a program with its own kinds is a complete daemon:
 //!
 //! ```no_run
-//! # const KINDS: &[udispatch::config::Kind] = &[];
+//! # const KINDS: &[udispatch::prelude::Kind] = &[];
 //! fn main() -> std::process::ExitCode {
 //!     udispatch::cli::main(KINDS)
 //! }

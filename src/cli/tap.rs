@@ -38,8 +38,11 @@ const LINE_BYTES_MAX: usize = 1 << 20;
 pub(super) struct Arguments {
     #[command(flatten)]
     remote: Remote,
-    /// Only datagrams to this destination: 127.0.0.1:1234, 192.0.2.0/24, [::1]:53 or :1234
+    // Not a doc comment, in which the brackets would be a link.
     #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(
+        help = "Only datagrams to this destination: 127.0.0.1:1234, 192.0.2.0/24, [::1]:53 or :1234"
+    )]
     to: Option<String>,
     /// Only datagrams from this source: 192.0.2.1 or 10.0.0.0/8
     #[arg(long, value_name = "PREFIX")]

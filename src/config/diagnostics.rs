@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::limits::QUOTED_CHARS_MAX;
 
-/// A description of what is wrong with one value. It never names the key: the [section](super::section) knows the key
+/// A description of what is wrong with one value. It never names the key: the section knows the key
 /// and puts it in front.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

@@ -35,11 +35,6 @@ pub struct NamedHandler {
     /// The canonical text of the handler's table (see [`canonical`]), or its kind if it has no table. A handler of
     /// another file is the same handler if its name and text are equal.
     pub text: String,
-    /// The place in the file that asks for the handler: the header of its table, or the first route that names the
-    /// kind.
-    pub at: Range<usize>,
-    /// Whether the handler has no table of its own.
-    pub is_implicit: bool,
     /// Whether the handler belongs to an older file and only serves its remaining sessions.
     pub is_retired: bool,
 }
@@ -158,14 +153,11 @@ impl<'k> Registry<'k> {
             problems.push(unexplained(kind, at.clone()));
         }
         let (name, text) = (name.value.to_owned(), canonical::text(table));
-        let is_implicit = self.kind(&name).is_some();
         Some(NamedHandler {
             name,
             kind,
             spec: Arc::from(spec?),
             text,
-            at,
-            is_implicit,
             is_retired: false,
         })
     }
@@ -369,8 +361,6 @@ fn implicit(kind: Kind, at: &Range<usize>, problems: &mut Problems) -> Option<Na
         kind,
         spec: Arc::from(spec?),
         text,
-        at: at.clone(),
-        is_implicit: true,
         is_retired: false,
     })
 }

@@ -43,7 +43,7 @@ pub mod value;
 
 pub use self::configuration::Config;
 pub use self::daemon::{ControlSocket, Daemon, Workers};
-pub use self::destination::{Destination, PortSpan};
+pub use self::destination::Destination;
 pub use self::handlers::NamedHandler;
 pub use self::interface::InterfaceRef;
 pub use self::kind::Kind;
@@ -51,6 +51,4 @@ pub use self::load::LoadError;
 pub use self::problem::{Problem, Problems, Severity};
 pub use self::route::{Expectation, Route};
 pub use self::schema::schema;
-pub use self::source::{Placed, Position, SourceFile};
-pub use self::test::Test;
-pub use crate::dispatch::handler::HandlerId;
+pub use self::source::Placed;

@@ -361,7 +361,7 @@ impl Context<'_> {
     ///
     /// # Errors
     ///
-    /// Returns the reason of [`SocketTable::open`] if no socket can be opened.
+    /// Returns the reason of `SocketTable::open` if no socket can be opened.
     pub fn open(&mut self, upstream: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
         self.sockets.open(upstream)
     }

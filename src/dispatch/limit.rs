@@ -24,6 +24,7 @@ impl Limit {
     }
 
     /// Returns the number of places that are taken. It may exceed [`Limit::max`] after [`Limit::force`].
+    #[cfg(test)]
     pub fn taken(&self) -> u32 {
         self.taken.load(Ordering::Relaxed)
     }

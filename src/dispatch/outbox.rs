@@ -10,10 +10,10 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(any(test, feature = "internals"))]
+pub use self::parcel::SEGMENTS_MAX;
 use self::parcel::split;
-pub use self::parcel::{
-    Parcel, RUN_MAX_BYTES, Run, SEGMENTS_MAX, SEGMENTS_MAX_OLD, SegmentLimits, first_run,
-};
+pub use self::parcel::{Parcel, RUN_MAX_BYTES, Run, SEGMENTS_MAX_OLD, SegmentLimits, first_run};
 use super::id::{HandlerId, LocalListener};
 use super::verdict::DropReason;
 use crate::datagram::{Envelope, Region, Span, Train};
@@ -84,14 +84,6 @@ pub struct Outbox {
 const NONE: u32 = u32::MAX;
 
 impl Outbox {
-    /// Creates an empty outbox with room for this number of sockets. It grows for further sockets and for listeners.
-    pub fn new(sockets: usize) -> Outbox {
-        Outbox {
-            sockets: vec![(NONE, NONE); sockets],
-            ..Outbox::default()
-        }
-    }
-
     /// Passes a train on to an upstream; a single datagram is a train of one. `arena` is the buffer that its span
     /// points into.
     #[inline]

@@ -65,9 +65,6 @@ fn check_problems(problems: &Problems, text: &str) {
 fn check_accepted(config: &Config, text: &str) {
     assert!(!config.routes.is_empty());
     for handler in &config.handlers {
-        if handler.is_implicit {
-            continue;
-        }
         let again = one("again", &handler.contents(), KINDS);
         let again = again.unwrap_or_else(|problems| panic!("{}: {problems}", handler.text));
         assert_eq!(again.contents(), handler.contents());

@@ -72,12 +72,14 @@ impl ProbeFailure {
     pub fn advice(&self) -> &'static str {
         match self {
             ProbeFailure::NoAnswer(_) => {
-                "is it running, does it answer what is sent, and does a firewall let both pass?"
+                "check that it runs, that it replies to the probe, and that no firewall blocks either"
             }
-            ProbeFailure::Refused => "is it running, and is the port right?",
-            ProbeFailure::Unexpected => "compare what is expected with what it answers",
-            ProbeFailure::Closed => "compare what is sent with what it wants to be asked",
-            ProbeFailure::Unreachable(_) => "check this host's network, and its route to there",
+            ProbeFailure::Refused => "check that it runs, and the port",
+            ProbeFailure::Unexpected => "compare `expect` with its reply",
+            ProbeFailure::Closed => "compare `send` with the requests that it accepts",
+            ProbeFailure::Unreachable(_) => {
+                "check this host's network and its route to the upstream"
+            }
             ProbeFailure::Ours(_) => {
                 "check `ulimit -n`, and the address and interface that probes leave from"
             }
@@ -90,14 +92,14 @@ impl fmt::Display for ProbeFailure {
         match self {
             ProbeFailure::NoAnswer(timeout) => write!(
                 f,
-                "no answer within {}",
+                "no reply within {}",
                 humantime::format_duration(*timeout)
             ),
             ProbeFailure::Refused => f.write_str("refused"),
-            ProbeFailure::Unexpected => f.write_str("the answer lacks the expected bytes"),
-            ProbeFailure::Closed => f.write_str("the connection was closed without an answer"),
+            ProbeFailure::Unexpected => f.write_str("the reply lacks the expected bytes"),
+            ProbeFailure::Closed => f.write_str("the connection was closed without a reply"),
             ProbeFailure::Unreachable(why) => write!(f, "it cannot be reached: {why}"),
-            ProbeFailure::Ours(why) => write!(f, "it cannot be asked: {why}"),
+            ProbeFailure::Ours(why) => write!(f, "cannot send the probe: {why}"),
         }
     }
 }

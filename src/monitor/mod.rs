@@ -22,9 +22,10 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use mio::Waker;
 
+#[cfg(any(test, feature = "internals"))]
 pub use self::health::ProbeFailure;
 use self::monitor_thread::{MonitorMessage, MonitorThread};
-pub use self::monitored::{MonitoredUpstream, NameLookup, Outside, UpstreamState};
+pub use self::monitored::{MonitoredUpstream, Outside, UpstreamState};
 use crate::config::Config;
 use crate::net::fib;
 use crate::plan::Plan;

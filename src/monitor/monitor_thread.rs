@@ -147,7 +147,7 @@ impl MonitorThread {
                 .name("look-up".to_owned())
                 .spawn(work)
             {
-                let why = format!("no thread can be had for the look-up: {error}");
+                let why = format!("cannot start a thread for the lookup: {error}");
                 self.resolver.on_result(
                     place,
                     Err(why),
@@ -203,8 +203,8 @@ impl Drop for PanicReport {
     fn drop(&mut self) {
         if thread::panicking() {
             log::error!(
-                "the upkeep of upstreams has ended by a defect; the message above says where. Datagrams still flow, but \
-                 addresses and health stay as they are now. Please report it, and restart"
+                "the monitor of upstreams panicked; the message above says where. Datagrams are still forwarded, but \
+                 addresses and health no longer change. Please report this defect, and restart the daemon"
             );
         }
     }

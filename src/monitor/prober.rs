@@ -222,7 +222,7 @@ impl Probed {
                 if !was_stuck {
                     let advice = failure.advice();
                     let text = format!(
-                        "{}: {failure}; what is known of it stays as it is: {advice}",
+                        "{}: {failure}; its state does not change: {advice}",
                         self.label()
                     );
                     news.push(News::Say(log::Level::Warn, text));
@@ -245,12 +245,12 @@ impl Probed {
         match failure {
             None => News::Say(
                 log::Level::Info,
-                format!("{label} is alive again: it answered {}", in_a_row(rise)),
+                format!("{label} is alive again: it replied to {}", in_a_row(rise)),
             ),
             Some(failure) => {
                 let advice = failure.advice();
                 let text = format!(
-                    "{label} is dead: {failure}, the last of {} that failed. It gets nothing new until it has answered \
+                    "{label} is dead: {failure}, the last of {} that failed. It gets no new sessions until it has replied to \
                      {}; {advice}",
                     in_a_row(fall),
                     in_a_row(rise)
@@ -427,22 +427,22 @@ mod tests {
             ]),
             []
         );
-        let text = "upstream 192.0.2.1:1 of handler `web`: it cannot be asked: Too many open files; what is known of it \
-                    stays as it is: check `ulimit -n`, and the address and interface that probes leave from";
+        let text = "upstream 192.0.2.1:1 of handler `web`: cannot send the probe: Too many open files; its state does not \
+                    change: check `ulimit -n`, and the address and interface that probes leave from";
         assert_eq!(
             hear(&[stuck.clone(), stuck.clone(), stuck]),
             [News::Say(log::Level::Warn, text.to_owned())]
         );
-        let text = "upstream 192.0.2.1:1 of handler `web` is dead: no answer within 2s, the last of 3 probes in a row that \
-                    failed. It gets nothing new until it has answered 2 probes in a row; is it running, does it answer \
-                    what is sent, and does a firewall let both pass?";
+        let text = "upstream 192.0.2.1:1 of handler `web` is dead: no reply within 2s, the last of 3 probes in a row that \
+                    failed. It gets no new sessions until it has replied to 2 probes in a row; check that it runs, that \
+                    it replies to the probe, and that no firewall blocks either";
         let died = [
             News::UpstreamEvent(id, UpstreamEvent::Alive(false)),
             News::Say(log::Level::Warn, text.to_owned()),
         ];
         assert_eq!(hear(&[silent.clone(), silent.clone(), silent]), died);
         let text =
-            "upstream 192.0.2.1:1 of handler `web` is alive again: it answered 2 probes in a row";
+            "upstream 192.0.2.1:1 of handler `web` is alive again: it replied to 2 probes in a row";
         let revived = [
             News::UpstreamEvent(id, UpstreamEvent::Alive(true)),
             News::Say(log::Level::Info, text.to_owned()),

@@ -109,7 +109,7 @@ impl Resolver {
             match turn {
                 Turn::Begin(place) => return Some((place, &self.names[place].name)),
                 Turn::Overdue(place) => {
-                    let why = format!("no answer within {}", humantime::format_duration(TIMEOUT));
+                    let why = format!("no response within {}", humantime::format_duration(TIMEOUT));
                     self.names[place].fail(&why, news);
                 }
             }
@@ -180,7 +180,7 @@ impl Name {
                         None => "it stays without an address".to_owned(),
                     };
                     let text = format!(
-                        "upstream {label}: its name now stands for {address}, which would close {why}; {stays}. Correct \
+                        "upstream {label}: its name now resolves to {address}, which would close {why}; {stays}. Correct \
                          the name's records, or write an address"
                     );
                     News::Say(log::Level::Warn, text)

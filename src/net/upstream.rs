@@ -34,6 +34,7 @@ pub struct UpstreamSocketOptions {
 
 impl UpstreamSocketOptions {
     /// Returns options that leave everything to the kernel, for a socket that only sends.
+    #[cfg(any(test, feature = "internals"))]
     pub fn plain(send_buffer: usize) -> UpstreamSocketOptions {
         UpstreamSocketOptions {
             send_buffer,

@@ -114,6 +114,7 @@ impl Diff {
     }
 
     /// Returns whether every row is kept.
+    #[cfg(any(test, feature = "internals"))]
     pub fn is_empty(&self) -> bool {
         self.lines.iter().all(|line| line.change == RowChange::Kept)
     }
@@ -154,10 +155,7 @@ impl Diff {
             1 => format!("1 {what}"),
             many => format!("{many} {what}s"),
         });
-        format!(
-            "{}, {} and {} kept as they are",
-            words[0], words[1], words[2]
-        )
+        format!("{}, {} and {} unchanged", words[0], words[1], words[2])
     }
 }
 
@@ -345,7 +343,7 @@ mod tests {
             "~ handler h",
             "    was: x = 1, y = 2",
             "    is:  x = 2",
-            "= 0 listeners, 1 route and 1 handler kept as they are",
+            "= 0 listeners, 1 route and 1 handler unchanged",
         ];
         assert_eq!(lines, expected);
         assert!(Diff::new(&old, &old).is_empty() && !Diff::new(&old, &new).is_empty());

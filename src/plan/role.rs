@@ -87,7 +87,7 @@ fn unicast(ip: IpAddr, interface: Option<u32>, host: &Host) -> Found {
         _ if ip == IpAddr::V4(Ipv4Addr::BROADCAST) => found(Role::Broadcast, 0, None),
         _ => {
             let note = Note::Each(format!(
-                "{ip} is not an address of this host yet: its listener is bound all the same and will work once it comes up"
+                "{ip} is not an address of this host; its listener is bound and will receive once the host has the address"
             ));
             if ip.is_ipv4() {
                 found(Role::Absent, 0, Some(note))
@@ -146,6 +146,8 @@ fn kernels_choice(group: IpAddr, host: &Host) -> Result<(u32, Option<Note>), Str
             );
             Ok((answer.interface, Some(Note::Once(note))))
         }
-        _ => Err(format!("the kernel knows no interface to join {group} on")),
+        _ => Err(format!(
+            "the kernel has no route to {group}, so it cannot choose an interface for the group"
+        )),
     }
 }

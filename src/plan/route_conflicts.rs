@@ -42,11 +42,11 @@ pub fn find(rows: &[(Match, Range<usize>)], problems: &mut Problems) {
 
 fn conflict(row: &Match, at: &Range<usize>, other: &Range<usize>) -> Problem {
     let message = format!(
-        "port {} is routed twice for {}, by rules that are equally specific",
+        "port {} is routed twice for {}, by equally specific routes",
         row.ports.0, row.net
     );
     Problem::error(at.clone(), message)
         .label("this range")
         .and_at(other.clone(), "and this one")
-        .hint("make one of them narrower, or tell them apart by `interface` or `source`")
+        .hint("make one of them narrower, or give them different `interface` or `source` settings")
 }

@@ -95,13 +95,6 @@ impl Upstreams {
             .map(|(id, located)| (UpstreamId::new(id), located))
     }
 
-    /// Returns the upstreams of one handler.
-    pub fn of(&self, handler: HandlerId) -> impl Iterator<Item = &Located> {
-        self.all
-            .iter()
-            .filter(move |located| located.handler == handler)
-    }
-
     /// Returns the sentences that explain why upstreams have no address, sorted and each once.
     pub fn problems(&self) -> impl Iterator<Item = &str> {
         let mut told: Vec<&str> = self
@@ -169,7 +162,7 @@ pub fn addresses(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     found.retain(|address| !address.ip().is_multicast() && !address.ip().is_unspecified());
     found.sort_by_key(|address| matches!(address.ip(), IpAddr::V6(_)));
     match found.is_empty() {
-        true => Err(io::Error::other("it has no address of a host")),
+        true => Err(io::Error::other("it has no usable address")),
         false => Ok(found),
     }
 }

@@ -74,7 +74,7 @@ fn respond(request: Request, parts: &mut CommandParts<'_>) -> bool {
         }
         Request::Log(level, responder) => responder.send(log_level::set(level)),
         Request::Stop(responder) => {
-            responder.send("stopping; what the sockets hold is still handled".to_owned());
+            responder.send("stopping after the datagrams in the socket buffers".to_owned());
             return true;
         }
     }

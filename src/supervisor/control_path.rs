@@ -35,7 +35,7 @@ pub enum NoControl {
     Off,
     /// No default place can be used.
     #[error(
-        "no place for the control socket: {0}. Set `control` below [daemon], or $RUNTIME_DIRECTORY"
+        "cannot create the control socket: {0}. Set `control` below [daemon], or $RUNTIME_DIRECTORY"
     )]
     NoPlace(String),
 }

@@ -46,10 +46,10 @@ impl Drained {
         };
         tell(&ids, drain, running);
         let done = match (drain, is_new) {
-            (true, true) => "gets nothing new from now on; sessions that it has go on to their end",
-            (true, false) => "was drained already",
-            (false, true) => "gets its share again",
-            (false, false) => "was not drained by hand; it gets its share, whatever the file says",
+            (true, true) => "gets no new sessions; its existing sessions continue until they end",
+            (true, false) => "is already drained",
+            (false, true) => "gets new sessions again",
+            (false, false) => "was not drained by a command; it gets new sessions as the file says",
         };
         let done = format!("upstream {upstream} of handler {handler} {done}");
         log::info!("{done}");
@@ -129,7 +129,7 @@ fn find_upstream(
             let names: Vec<String> = several.iter().map(|name| full(name)).collect();
             let text = quoted(text);
             Err(Refusal::Unknown(format!(
-                "{text} is an upstream of several handlers; write one of {}",
+                "several handlers have the upstream {text}; write one of {}",
                 names.join(", ")
             )))
         }

@@ -59,7 +59,7 @@ pub(crate) fn explain_live(
             line(&mut text, if place == 0 { "session" } else { "" }, &what);
         }
         if list.sessions.is_empty() {
-            line(&mut text, "session", &format!("{client} has none now"));
+            line(&mut text, "session", &format!("{client} has none"));
         }
         responder.send(Ok(text));
     };
@@ -91,7 +91,7 @@ fn explanation(
         running.config.source.text(),
         &kinds,
     )
-    .map_err(|_| Refusal::Unable("the running configuration cannot be read again".to_owned()))?;
+    .map_err(|_| Refusal::Unable("cannot read the running configuration".to_owned()))?;
     let changes = changes(snapshot);
     let explained = explain(&fresh, &running.plan, &host, &question, &changes);
     let Explanation { mut text, route } =
@@ -136,7 +136,7 @@ fn tell_health(text: &mut String, snapshot: &Snapshot, handler: &str) {
         let mut what = format!(
             "{}: {}",
             row.upstream,
-            if row.alive { "alive" } else { "thought dead" }
+            if row.alive { "alive" } else { "dead" }
         );
         if row.draining {
             what += ", draining";

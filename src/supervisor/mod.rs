@@ -311,23 +311,20 @@ impl Supervisor {
                     SIGUSR1 => self.show_ledger(),
                     SIGUSR2 => self.start_successor(),
                     SIGHUP => {
-                        log::info!(
-                            "SIGHUP: reading {} again",
-                            self.running.config.source.name()
-                        );
+                        log::info!("SIGHUP: reloading {}", self.running.config.source.name());
                         self.reloader.request(ReloadRequest::silent());
                     }
                     signal => {
                         let name =
                             signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
-                        log::info!("{name}: stopping; what the sockets hold is still handled");
+                        log::info!("{name}: stopping after the datagrams in the socket buffers");
                         return self.stop();
                     }
                 }
             }
             self.run_periodic();
             if self.respond() {
-                log::info!("asked to stop; what the sockets hold is still handled");
+                log::info!("stop requested: stopping after the datagrams in the socket buffers");
                 return self.stop();
             }
             self.finish_reloads()?;
@@ -349,7 +346,7 @@ impl Supervisor {
         let due = self.periodic.run(now, &self.running, conditions);
         if due.reload {
             let name = self.running.config.source.name();
-            log::info!("{name} has changed: reading it again");
+            log::info!("{name} has changed: reloading it");
             self.reloader.request(ReloadRequest::silent());
         }
         if due.snapshot {
@@ -413,7 +410,7 @@ impl Supervisor {
         if snapshot.workers.iter().all(|worker| worker.responsive) {
             log_writer::show(snapshot.to_string());
         } else {
-            log::error!("a worker does not answer: no ledger");
+            log::error!("cannot show the ledger: a worker is not responsive");
         }
     }
 
@@ -435,7 +432,7 @@ impl Supervisor {
         let left = (begun + OUTPUT_BY).saturating_duration_since(Instant::now());
         if !line_writer::drain(&self.output, left.min(OUTPUT_MAX)) {
             log::error!(
-                "standard output is blocked: lines that are still under way count as in flight"
+                "standard output is blocked: lines that are not written yet count as in flight"
             );
         }
     }

@@ -125,7 +125,9 @@ impl Periodic {
         if running.ledgers().iter().all(Option::is_some) {
             log_error(self.service.alive());
         } else {
-            log::error!("a worker does not answer: the service manager gets no sign of life");
+            log::error!(
+                "a worker is not responsive: the watchdog of the service manager is not notified"
+            );
         }
     }
 
@@ -151,7 +153,7 @@ impl Periodic {
         log_error(self.service.ready(std::process::id(), &running.summary()));
         if let Err(error) = self.keep_sockets(running) {
             log::warn!(
-                "the service manager does not keep the sockets: {error}; a crash will lose what they hold"
+                "the service manager does not store the sockets: {error}; after a crash, the datagrams in their buffers are lost"
             );
         }
     }

@@ -196,7 +196,7 @@ fn refuse(
         admin_state.accounts.on_refused_reload();
         // The preparation may have changed options of sockets that are in use; restore them.
         running.settle();
-        log::error!("reload refused, everything goes on as before: {why}");
+        log::error!("reload refused; the running configuration stays in use: {why}");
     }
     let is_wrong_file = matches!(failure, DaemonError::Configuration(_));
     tell(
@@ -286,7 +286,7 @@ impl Applied {
     /// Reports the reload to the log and to the requests.
     pub(crate) fn report(self, running: &Running) {
         log::info!(
-            "reloaded: {}; {:.1} ms between two turns",
+            "reloaded: {}; the workers paused for {:.1} ms",
             running.summary(),
             self.pause.as_secs_f64() * 1e3
         );
@@ -312,7 +312,7 @@ fn changes(running: &Running, diff: &Diff, new: &Daemon) -> Vec<String> {
     if !waiting.is_empty() {
         let waiting = listed(waiting, "and");
         changes.push(format!(
-            "{WAITS} {waiting} below [daemon]: as before until the next start or takeover"
+            "{WAITS} {waiting} below [daemon]: the old value stays in use until the next start or takeover"
         ));
     }
     changes

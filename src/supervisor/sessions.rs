@@ -226,7 +226,7 @@ fn client(text: &str) -> Result<(Option<IpNet>, Option<u16>), Refusal> {
     net.map(|net| (Some(net), None)).map_err(|_| {
         let text = quoted(text);
         Refusal::Unknown(format!(
-            "{text} is no client; write 192.0.2.1, 192.0.2.1:5000, 192.0.2.0/24 or [2001:db8::1]:53"
+            "{text} is not a client address; write 192.0.2.1, 192.0.2.1:5000, 192.0.2.0/24 or [2001:db8::1]:53"
         ))
     })
 }

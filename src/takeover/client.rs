@@ -175,7 +175,7 @@ impl TakeoverClient {
                 }
                 Action::ServeAlone(error) => {
                     log::warn!(
-                        "the process that was taken over has ended, so its last counts are missing: {error}"
+                        "the process that was taken over has ended before it sent its final counts: {error}"
                     );
                     return driver.taken.ok_or_else(unprepared);
                 }
@@ -237,7 +237,7 @@ impl ClientHandshakeDriver<'_> {
         if message == Message::Manifest {
             let manifest: Manifest = frame.read()?;
             if !manifest.is_sound(frame.fds.len()) {
-                let what = "its sockets do not fit its manifest";
+                let what = "its sockets do not match its manifest";
                 return Err(WireError::Malformed(what.to_owned()));
             }
             self.manifest = Some((manifest, frame.fds));
@@ -371,7 +371,7 @@ fn receive_final_counts(wire: &mut Wire, deadline: Instant) -> Result<Vec<Ledger
 }
 
 fn report_lost_counts(error: &TakeoverError) {
-    log::warn!("the last counts of the process that was taken over are missing: {error}");
+    log::warn!("the final counts of the process that was taken over are missing: {error}");
 }
 
 /// The error for an action that the protocol decides too early: a defect.
@@ -395,12 +395,12 @@ fn explain(path: &Path, error: &io::Error) -> TakeoverError {
     TakeoverError::Refused(match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             format!(
-                "nobody runs who could be taken over at {path}: start without `--takeover`, or name the same `control`"
+                "no process offers a takeover at {path}: start without `--takeover`, or set the same `control`"
             )
         }
         io::ErrorKind::PermissionDenied => {
             format!(
-                "{path} may not be used: take over as the user that the running one has, or as root"
+                "no permission to use {path}: take over as the user of the running process, or as root"
             )
         }
         _ => format!("cannot connect to {path}: {error}"),
@@ -415,7 +415,7 @@ fn distribute(worker_states: &mut [WorkerState], fds: Vec<OwnedFd>) -> Result<()
         .sum();
     if sockets != fds.len() {
         return Err(WireError::Malformed(format!(
-            "{} sockets came for {sockets} lanes",
+            "received {} descriptors for {sockets} upstream sockets",
             fds.len()
         )));
     }

@@ -23,7 +23,7 @@ impl Drop for UnderWay {
 pub(super) struct ServerConversation {
     pub(super) wire: Wire,
     pub(super) peer: Peer,
-    _under_way: UnderWay,
+    under_way: Option<UnderWay>,
 }
 
 impl ServerConversation {
@@ -42,14 +42,20 @@ impl ServerConversation {
         let conversation = ServerConversation {
             peer: wire.peer()?,
             wire,
-            _under_way: under_way,
+            under_way: Some(under_way),
         };
         Ok((conversation, is_alone))
     }
 
+    /// Lets other clients take over from now on. Must be called before the log says that this one has not, because the
+    /// reader may act on it.
+    pub(super) fn let_others_try(&mut self) {
+        self.under_way = None;
+    }
+
     /// Logs the reason for which the server does not hand over, and sends it.
     pub(super) fn refuse(&mut self, reason: String) {
-        log::warn!("a takeover is refused: {reason}");
+        log::warn!("takeover refused: {reason}");
         // If it cannot be sent, the client finds the connection closed.
         let _ = self.wire.send(
             MessageKind::Refused,

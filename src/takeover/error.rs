@@ -48,7 +48,7 @@ pub enum TakeoverError {
     #[error("{0}")]
     Refused(String),
     /// The other process sent something that the protocol does not allow here.
-    #[error("the other process speaks another language: {0}")]
+    #[error("the other process sent an unexpected message: {0}")]
     Malformed(String),
     /// A system call failed.
     #[error("{0}")]

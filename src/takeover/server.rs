@@ -257,7 +257,7 @@ fn shake_hands(stream: UnixStream, under_way: Arc<AtomicU32>, requests: ServerRe
         Ok(conversation) => conversation,
         Err(error) => {
             return log::error!(
-                "cannot use the connection of a process that is to take over: {error}"
+                "cannot use the connection of a process that wants to take over: {error}"
             );
         }
     };
@@ -307,9 +307,12 @@ impl ServerHandshakeDriver {
             Action::ReportRequest => log::info!("process {pid} wants to take over"),
             Action::Refuse(reason) => self.conversation.refuse(reason),
             Action::RestoreListeners => self.requests.send(ServerRequest::RestoreListeners),
-            Action::ReportFailure(error) => log::error!(
-                "process {pid} has not taken over: {error}. Everything goes on as before"
-            ),
+            Action::ReportFailure(error) => {
+                self.conversation.let_others_try();
+                log::error!(
+                    "process {pid} has not taken over: {error}. This process continues to serve"
+                );
+            }
             // `run` does it, and ends.
             Action::BeginSwitchover { .. } => {}
         }

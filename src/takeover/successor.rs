@@ -56,7 +56,7 @@ impl Successor {
         let pid = self.on_its_way.load(Ordering::Relaxed);
         if pid != 0 {
             return log::warn!(
-                "SIGUSR2: process {pid} is on its way already; if it hangs, end it and try again"
+                "SIGUSR2: process {pid} is already taking over; if it hangs, end it and try again"
             );
         }
         let program = self.program.display().to_string();
@@ -66,12 +66,12 @@ impl Successor {
             Ok(started) => started,
             Err(error) => {
                 return log::error!(
-                    "cannot start {program}: {error}. Everything goes on as before"
+                    "cannot start {program}: {error}. This process continues to serve"
                 );
             }
         };
         let pid = started.pid;
-        log::info!("SIGUSR2: started {program} as process {pid}, which is to take over");
+        log::info!("SIGUSR2: started {program} as process {pid} to take over");
         self.on_its_way.store(pid, Ordering::Relaxed);
         let on_its_way = Arc::clone(&self.on_its_way);
         let wait = move || {
@@ -79,7 +79,7 @@ impl Successor {
             on_its_way.store(0, Ordering::Relaxed);
             match ended {
                 Ok(()) => log::error!(
-                    "process {pid} has ended; why stands above, unless it was killed. Everything goes on as before"
+                    "process {pid} has ended without taking over; its own messages above say why. This process continues to serve"
                 ),
                 Err(error) => log::error!("cannot wait for process {pid}: {error}"),
             }

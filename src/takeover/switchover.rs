@@ -136,16 +136,19 @@ impl<'s, 'a> Switchover<'s, 'a> {
             Action::ReportSurvivor(reason) => log::error!(
                 "cannot end process {pid}: {reason}. It may serve beside this one; end it"
             ),
-            Action::ReportFailure(error) => log::error!(
-                "process {pid} has not taken over: {error}. Everything goes on as before, after {:.1} ms",
-                self.pause_ms()
-            ),
+            Action::ReportFailure(error) => {
+                self.conversation.let_others_try();
+                log::error!(
+                    "process {pid} has not taken over: {error}. This process continues to serve, after a pause of {:.1} ms",
+                    self.pause_ms()
+                );
+            }
             Action::ReportTakenOver => log::info!(
-                "process {pid} has taken over; {:.1} ms between two turns",
+                "process {pid} has taken over; the workers paused for {:.1} ms",
                 self.pause_ms()
             ),
             Action::ReportLostCounts(error) => {
-                log::warn!("the last counts did not reach the process that took over: {error}");
+                log::warn!("cannot send the final counts to the process that took over: {error}");
             }
             // They have an outcome, so `perform` does them.
             Action::PrepareThreads

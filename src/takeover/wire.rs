@@ -13,10 +13,10 @@ use serde::de::DeserializeOwned;
 
 use crate::net::{clock, fd_passing, process};
 use crate::number;
-use crate::takeover::error::{TakeoverError, WireError};
+use crate::takeover::error::WireError;
 use crate::takeover::messages::{BYTES_MAX, FDS_MAX, Hello, MessageKind, Refused};
+use crate::takeover::protocol::Message;
 use crate::takeover::protocol::server::Peer;
-use crate::takeover::protocol::{Message, expect};
 
 /// Kind, length of the JSON, number of descriptors.
 const HEADER_BYTES: usize = 1 + 8 + 4;
@@ -141,19 +141,6 @@ impl Wire {
         Ok(Frame { kind, body, fds })
     }
 
-    /// Waits for a message of this kind, as a process does that knows one course of a takeover only.
-    ///
-    /// # Errors
-    ///
-    /// The error of a takeover that ends here: another message, a refusal, or none in time.
-    pub fn expect(&mut self, kind: MessageKind, timeout: Duration) -> Result<Frame, TakeoverError> {
-        let failed = |error| TakeoverError::receiving(kind, timeout, error);
-        let frame = self.receive(timeout).map_err(failed)?;
-        let message = frame.message().map_err(failed)?;
-        expect(kind, timeout, Ok(message))?;
-        Ok(frame)
-    }
-
     /// Discards what comes until the other end is closed.
     ///
     /// # Errors
@@ -193,6 +180,27 @@ impl Wire {
             }
         }
         Ok(())
+    }
+}
+
+/// For tests that play one side of a takeover.
+#[cfg(any(test, feature = "internals"))]
+impl Wire {
+    /// Waits for a message of this kind, as a process does that knows one course of a takeover only.
+    ///
+    /// # Errors
+    ///
+    /// The error of a takeover that ends here: another message, a refusal, or none in time.
+    pub fn expect(
+        &mut self,
+        kind: MessageKind,
+        timeout: Duration,
+    ) -> Result<Frame, crate::takeover::error::TakeoverError> {
+        let failed = |error| crate::takeover::error::TakeoverError::receiving(kind, timeout, error);
+        let frame = self.receive(timeout).map_err(failed)?;
+        let message = frame.message().map_err(failed)?;
+        crate::takeover::protocol::expect(kind, timeout, Ok(message))?;
+        Ok(frame)
     }
 }
 
@@ -377,7 +385,7 @@ mod tests {
             .send(MessageKind::Refused, &refused, &[], SOON)
             .expect("sent");
         assert!(
-            matches!(here.expect(MessageKind::Manifest, SOON), Err(TakeoverError::Refused(reason)) if reason == "no")
+            matches!(here.expect(MessageKind::Manifest, SOON), Err(crate::takeover::error::TakeoverError::Refused(reason)) if reason == "no")
         );
 
         for nonsense in [

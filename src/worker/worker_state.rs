@@ -3,7 +3,6 @@
 //! beside it, in the same order.
 
 use std::net::UdpSocket;
-use std::os::fd::{AsFd, BorrowedFd};
 
 use serde::{Deserialize, Serialize};
 
@@ -71,11 +70,4 @@ pub struct WorkerState {
     /// The sockets of `upstream_sockets`, in their order.
     #[serde(skip)]
     pub sockets: Vec<UdpSocket>,
-}
-
-impl WorkerState {
-    /// The sockets to the worker's upstreams.
-    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.sockets.iter().map(AsFd::as_fd)
-    }
 }

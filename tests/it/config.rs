@@ -305,14 +305,7 @@ fn a_handler_is_read_from_its_text() {
     for handler in good(FULL).handlers {
         let again = handlers::one(&handler.name, &handler.text, KINDS)
             .unwrap_or_else(|problems| panic!("{problems}"));
-        let facts = |one: &NamedHandler| {
-            (
-                one.name.clone(),
-                one.text.clone(),
-                one.kind.name,
-                one.is_implicit,
-            )
-        };
+        let facts = |one: &NamedHandler| (one.name.clone(), one.text.clone(), one.kind.name);
         assert_eq!(facts(&again), facts(&handler));
         let places = |one: &NamedHandler| {
             one.spec

@@ -247,7 +247,7 @@ fn draining_by_hand() {
     let name = format!("on/{}", addresses[mine]);
     let outcome = ask(&daemon, &["drain", &name]);
     assert!(
-        outcome.code == 0 && outcome.output.contains("gets nothing new"),
+        outcome.code == 0 && outcome.output.contains("gets no new sessions"),
         "{}{}",
         outcome.output,
         outcome.errors
@@ -274,7 +274,7 @@ fn draining_by_hand() {
 
     let outcome = ask(&daemon, &["undrain", &name]);
     assert!(
-        outcome.code == 0 && outcome.output.contains("its share again"),
+        outcome.code == 0 && outcome.output.contains("gets new sessions again"),
         "{}{}",
         outcome.output,
         outcome.errors
@@ -394,7 +394,7 @@ fn explaining_live() {
         "{text}"
     );
     assert!(
-        text.contains("127.0.0.1:9002: thought dead") && text.contains("has seen 0 datagrams"),
+        text.contains("127.0.0.1:9002: dead") && text.contains("has seen 0 datagrams"),
         "{text}"
     );
     ask(&daemon, &["drain", "127.0.0.1:9001"]);
@@ -432,7 +432,7 @@ fn commands() {
         );
     }
     let loud = ask(&daemon, &["log", "loud"]);
-    let words = "\"loud\" is no log level; write off, error, warn, info, debug or trace";
+    let words = "\"loud\" is not a log level; write off, error, warn, info, debug or trace";
     assert!(
         loud.code == 2 && loud.errors.contains(words),
         "{}",
@@ -441,21 +441,21 @@ fn commands() {
     assert!(
         ask(&daemon, &["log", "error"])
             .output
-            .contains("is error now, it was info")
+            .contains("is now error; it was info")
     );
     ask(&daemon, &["drain", "127.0.0.1:9001"]);
     assert!(
         ask(&daemon, &["log", "info"])
             .output
-            .contains("is info now, it was error")
+            .contains("is now info; it was error")
     );
     ask(&daemon, &["undrain", "127.0.0.1:9001"]);
-    daemon.wait_for("gets its share again");
+    daemon.wait_for("gets new sessions again");
     assert!(
         !daemon
             .log()
             .iter()
-            .any(|line| line.contains("gets nothing new")),
+            .any(|line| line.contains("gets no new sessions")),
         "it was not to be logged"
     );
 

@@ -55,7 +55,7 @@ fn an_unwritable_control_directory() {
     let under = format!("env RUNTIME_DIRECTORY={place}");
     for (config, said) in [
         (&named, "cannot make the control socket"),
-        (&default, "no place for the control socket"),
+        (&default, "cannot create the control socket"),
     ] {
         let mut daemon = if config == &default {
             // A wrapper of its own, since tests otherwise give each daemon a directory that can be used.

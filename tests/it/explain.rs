@@ -220,7 +220,7 @@ fn ties_are_refused() {
         assert_says(
             &outcome.errors,
             &[
-                "by rules that are equally specific",
+                "by equally specific routes",
                 "and this one",
                 "test.toml:2:15",
             ],

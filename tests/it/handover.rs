@@ -127,7 +127,10 @@ fn the_retired_are_drained_by_full_name() {
     let drain = |upstream: &str| ask(&daemon, &["drain", upstream]);
     let outcome = drain("127.0.0.1:9001");
     assert!(
-        outcome.code == 0 && outcome.output.contains("of handler on gets nothing"),
+        outcome.code == 0
+            && outcome
+                .output
+                .contains("of handler on gets no new sessions"),
         "{}",
         outcome.errors
     );
@@ -139,7 +142,7 @@ fn the_retired_are_drained_by_full_name() {
     );
     let outcome = drain(&format!("{}/127.0.0.1:9002", retired.handler));
     assert!(
-        outcome.code == 0 && outcome.output.contains("(retired 0) gets nothing"),
+        outcome.code == 0 && outcome.output.contains("(retired 0) gets no new sessions"),
         "{}",
         outcome.errors
     );
@@ -205,8 +208,7 @@ fn what_waits_for_the_next_start_is_told() {
     let mut daemon =
         Daemon::start("[[route]]\ndestination = \"127.0.0.1:1000\"\nhandler = \"echo\"\n");
     let reload = |options: &[&str]| ask(&daemon, &[&["reload"], options].concat());
-    let words =
-        "! `http` and `http_hosts` below [daemon]: as before until the next start or takeover";
+    let words = "! `http` and `http_hosts` below [daemon]: the old value stays in use until the next start or takeover";
     assert!(
         !reload(&["--dry-run"]).output.contains('!'),
         "nothing has changed"
@@ -335,7 +337,7 @@ fn a_storm_of_signals() {
         });
     }
     // One at a time, however many are asked for.
-    daemon.wait_for("is on its way already");
+    daemon.wait_for("is already taking over");
     let questions = talker.end();
     // One that was started by a late signal may still be at work.
     eventually("one process is left", || {
@@ -484,7 +486,7 @@ fn words_for_who_comes() {
     );
     let nobody = crate::common::daemon::on_file("run", config, &["--takeover"]);
     assert!(
-        nobody.code == 1 && nobody.errors.contains("nobody runs"),
+        nobody.code == 1 && nobody.errors.contains("no process offers a takeover"),
         "{nobody:?}"
     );
     assert_eq!(status(&daemon).pid, daemon.pid());

@@ -238,12 +238,12 @@ fn silence_is_told_from_a_wrong_answer() {
     let silent = UdpSocket::bind("127.0.0.1:5000").unwrap();
     assert_eq!(
         Kept::start(vec![monitored("127.0.0.1:5000", brief.clone())]).dies(),
-        "no answer within 100ms"
+        "no reply within 100ms"
     );
     drop(silent);
     let _server = Server::udp("127.0.0.1:5000", &["po", "ng", ""]);
     let kept = Kept::start(vec![monitored("127.0.0.1:5000", brief.clone())]);
-    assert_eq!(kept.dies(), "the answer lacks the expected bytes");
+    assert_eq!(kept.dies(), "the reply lacks the expected bytes");
     // Where nothing is expected, an empty datagram is an answer.
     let _empty = Server::udp("127.0.0.1:5001", &[""]);
     brief.expect.clear();
@@ -298,13 +298,13 @@ fn a_tcp_upstream_answers_wrongly() {
         (
             5000,
             &["HTTP/1.1 500"][..],
-            "the answer lacks the expected bytes",
+            "the reply lacks the expected bytes",
         ),
-        (5001, &[], "the connection was closed without an answer"),
+        (5001, &[], "the connection was closed without a reply"),
         (
             5002,
             &[LONG, "200 OK"],
-            "the answer lacks the expected bytes",
+            "the reply lacks the expected bytes",
         ),
     ] {
         let at = format!("127.0.0.1:{port}");
@@ -325,7 +325,7 @@ fn a_tcp_upstream_answers_wrongly() {
     brief.timeout = Duration::from_millis(100);
     assert_eq!(
         Kept::start(vec![monitored("127.0.0.1:5003", brief)]).dies(),
-        "no answer within 100ms"
+        "no reply within 100ms"
     );
 }
 
@@ -350,7 +350,7 @@ fn late_answers_do_not_count() {
     let mut brief = probe(ProbeOver::Udp, "ping", "pong");
     brief.timeout = Duration::from_millis(50);
     let kept = Kept::start(vec![monitored("127.0.0.1:5000", brief)]);
-    assert_eq!(kept.dies(), "no answer within 50ms");
+    assert_eq!(kept.dies(), "no reply within 50ms");
     assert!(
         kept.changes
             .recv_timeout(Duration::from_millis(300))

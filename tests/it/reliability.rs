@@ -142,7 +142,7 @@ fn an_upstream_that_comes_later() {
         daemon
             .log()
             .iter()
-            .any(|line| line.contains("192.0.2.9:9001: this host has no route to it yet"))
+            .any(|line| line.contains("192.0.2.9:9001: this host has no route to it;"))
     );
     let client = Client::bind("127.0.0.1:0");
     client.send(b"lost", "127.0.0.1:1234");
@@ -561,7 +561,7 @@ fn closed_output_harms_nobody_else() {
     let closed = |ledger: &Ledger| ledger.handler("print").reason("sink_closed") > 100;
     print_until(&mut daemon, &client, closed);
     let said = |daemon: &Daemon| {
-        let gone = |line: &&String| line.contains("ERROR standard output is gone");
+        let gone = |line: &&String| line.contains("ERROR standard output is closed");
         daemon.log().iter().filter(gone).count()
     };
     assert_eq!(said(&daemon), 1);
@@ -690,7 +690,7 @@ fn a_log_that_was_blocked_works_again() {
             assert_eq!(get(&daemon, "/status").status, 200);
         }
         daemon.read_log(reader);
-        let said = daemon.wait_for("dropped: standard error was blocked");
+        let said = daemon.wait_for("dropped because standard error was blocked");
         let count = said
             .split(" WARN  ")
             .nth(1)
@@ -866,7 +866,7 @@ fn too_few_files() {
             let wrapper = format!("timeout 20 prlimit --nofile={limit}:{limit}");
             let wrapper: Vec<&str> = wrapper.split(' ').collect();
             let outcome = on_file_under(&wrapper, "run", config, &["--workers", "1"]);
-            let said = "this process may have no more files open. Raise the limit (`ulimit -n`";
+            let said = "the limit of open files is reached. Raise it (`ulimit -n`";
             assert_eq!(outcome.code, 1, "{limit}: {}", outcome.errors);
             assert!(outcome.errors.contains(said), "{limit}: {}", outcome.errors);
             assert!(!outcome.errors.contains("panicked"), "{}", outcome.errors);

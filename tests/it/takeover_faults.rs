@@ -84,7 +84,7 @@ fn settings(socket: &OwnedFd) -> (usize, bool) {
 }
 
 /// What a daemon tells a new process while it is still with another one. It logs the end of a takeover before it is done with it.
-const IS_BUSY: &str = "another process is taking over";
+const IS_BUSY: &str = "another process is already taking over";
 
 /// Talks with the running daemon as a new process would, up to the fault.
 fn misbehave(control: &Path, fault: Fault) {
@@ -152,7 +152,7 @@ fn a_takeover_that_fails_leaves_no_trace() {
         .unwrap()
         .fds
         .swap_remove(0);
-    daemon.wait_for("oes on as before");
+    daemon.wait_for("continues to serve");
     let before = settings(&listener);
     for fault in [
         Fault::OtherVersion,
@@ -165,8 +165,8 @@ fn a_takeover_that_fails_leaves_no_trace() {
     ] {
         misbehave(&daemon.control(), fault);
         let said = match fault {
-            Fault::OtherVersion => daemon.wait_for("speaks version"),
-            _ => daemon.wait_for("oes on as before"),
+            Fault::OtherVersion => daemon.wait_for("takeover protocol"),
+            _ => daemon.wait_for("continues to serve"),
         };
         assert!(!said.is_empty(), "{fault:?}");
         assert_eq!(status(&daemon).pid, daemon.pid(), "{fault:?}");
@@ -195,12 +195,12 @@ fn silence_before_ready() {
         .unwrap();
     let words = String::from_utf8_lossy(&second.stderr);
     assert!(
-        second.status.code() == Some(1) && words.contains("another process is taking over"),
+        second.status.code() == Some(1) && words.contains("another process is already taking over"),
         "{words}"
     );
     let said = daemon.wait_for("has not taken over");
     assert!(
-        said.contains("sent no `Ready` for 10s") && said.contains("goes on as before"),
+        said.contains("sent no `Ready` for 10s") && said.contains("continues to serve"),
         "{said}"
     );
     drop(silent);
@@ -227,7 +227,7 @@ fn nonsense_after_released() {
         wait_to_be_killed();
     }
     netns_test!();
-    assert_killed(this_test!(), "`Ready` came instead of `Started`");
+    assert_killed(this_test!(), "received `Ready` instead of `Started`");
 }
 
 /// Begins as a client would, up to the moment when it could start.
@@ -334,7 +334,7 @@ fn many_at_once() {
                     match status.code() {
                         Some(0) => replaced += 1,
                         Some(1)
-                            if words.contains("one wins")
+                            if words.contains("only one can")
                                 || words.contains("ended before it sent") =>
                         {
                             losers += 1
@@ -440,7 +440,7 @@ fn whoever_runs_misbehaves() {
         let mut wire = Wire::new(stream).unwrap();
         let said = match running {
             Running::EndsAtOnce => "the other process ended before it",
-            Running::Nonsense => "speaks another language",
+            Running::Nonsense => "sent an unexpected message",
             Running::OtherVersion => {
                 wire.expect(MessageKind::Hello, SOON).unwrap();
                 wire.send(
@@ -463,7 +463,7 @@ fn whoever_runs_misbehaves() {
                     SOON,
                 )
                 .unwrap();
-                "speaks another language"
+                "sent an unexpected message"
             }
             Running::Silent => "sent no `Manifest` for 10s",
         };

@@ -138,7 +138,7 @@ fn upstreams(text: &mut Text, upstreams: &[UpstreamRow]) {
             .zip(&names)
             .map(|(row, name)| (row, [("handler", row.handler.as_str()), ("upstream", name)]))
     };
-    let help = "1 if the upstream is considered alive.";
+    let help = "1 if the upstream is alive.";
     let mut up = text.family("upstream_up", MetricKind::Gauge, help);
     rows().for_each(|(row, labels)| up.sample(&labels, u8::from(row.alive)));
     let help = "1 if the upstream gets no new traffic.";

@@ -155,7 +155,7 @@ fn upstream(snapshot: &Snapshot, index: usize) -> Option<RowParts<'_>> {
     let mut notes = vec![format!("address: {address}")];
     if row.dead_in_workers > 0 {
         notes.push(format!(
-            "considered dead by passive health, in workers: {}",
+            "dead by passive health, in workers: {}",
             row.dead_in_workers
         ));
     }

@@ -54,11 +54,6 @@ impl PortSpan {
         usize::from(self.last - self.first) + 1
     }
 
-    /// Returns whether `port` is one of them.
-    pub fn contains(self, port: u16) -> bool {
-        (self.first..=self.last).contains(&port)
-    }
-
     /// Returns every port, in ascending order.
     pub fn iter(self) -> RangeInclusive<u16> {
         self.first..=self.last
@@ -81,20 +76,10 @@ impl Destination {
         self.is_exact().then(|| self.net.addr())
     }
 
-    /// Returns whether the destination is a multicast group, which a listener joins.
-    pub fn is_group(&self) -> bool {
-        self.net.addr().is_multicast()
-    }
-
     /// Returns whether the destination is one link-local IPv6 unicast address. Such an address exists on every link
     /// and cannot be bound without an interface.
     pub fn is_link_local_v6(&self) -> bool {
         matches!(self.address(), Some(IpAddr::V6(address)) if address.is_unicast_link_local())
-    }
-
-    /// Returns whether a datagram to this address and port matches the destination.
-    pub fn contains(&self, address: IpAddr, port: u16) -> bool {
-        self.net.contains(&address) && self.ports.contains(port)
     }
 }
 
@@ -128,27 +113,26 @@ mod tests {
 
     use super::*;
 
-    /// Each form is displayed as it was written, and the three kinds of destinations are distinguished.
+    /// Each form is displayed as it was written, and an exact address is distinguished from a wildcard.
     #[test]
     fn every_form_round_trips() {
-        for (text, exact, wildcard, group) in [
-            ("127.0.0.1:1234", true, false, false),
-            ("0.0.0.0:1234", false, true, false),
-            ("192.0.2.0/24:5000-5010", false, false, false),
-            ("255.255.255.255:67", true, false, false),
-            ("239.1.2.3:5000", true, false, true),
-            ("[::1]:53", true, false, false),
-            ("[2001:db8::/32]:53", false, false, false),
-            ("[ff02::fb]:5353", true, false, true),
-            ("[::]:9-10", false, true, false),
-            ("0.0.0.0/8:7", false, false, false),
-            ("1.2.3.4:65535", true, false, false),
+        for (text, exact, wildcard) in [
+            ("127.0.0.1:1234", true, false),
+            ("0.0.0.0:1234", false, true),
+            ("192.0.2.0/24:5000-5010", false, false),
+            ("255.255.255.255:67", true, false),
+            ("239.1.2.3:5000", true, false),
+            ("[::1]:53", true, false),
+            ("[2001:db8::/32]:53", false, false),
+            ("[ff02::fb]:5353", true, false),
+            ("[::]:9-10", false, true),
+            ("0.0.0.0/8:7", false, false),
+            ("1.2.3.4:65535", true, false),
         ] {
             let destination: Destination = text.parse().expect(text);
             assert_eq!(destination.to_string(), text);
             assert_eq!(destination.is_exact(), exact, "{text}");
             assert_eq!(destination.is_wildcard(), wildcard, "{text}");
-            assert_eq!(destination.is_group(), group, "{text}");
         }
         let same = |a: &str, b: &str| a.parse::<Destination>() == b.parse::<Destination>();
         assert!(same("0.0.0.0/0:1", "0.0.0.0:1"));

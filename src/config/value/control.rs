@@ -14,7 +14,7 @@ use super::{Value, path, socket_address};
 /// # Errors
 ///
 /// The parser returns a mistake if the value is not a path, ends with `/`, or is longer than
-/// [`SOCKET_PATH_BYTES_MAX`] bytes once joined.
+/// `SOCKET_PATH_BYTES_MAX` bytes once joined.
 pub fn socket_path(base: &Path) -> impl Fn(Value<'_>) -> Result<PathBuf, Mistake> {
     move |value| {
         let written = path(value)?;

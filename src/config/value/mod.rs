@@ -1,5 +1,5 @@
 //! Parsers for the values of keys. Each takes a [`Value`] and returns its meaning or a [`Mistake`]. None names its
-//! own key; the [section](super::section) does.
+//! own key; the section does.
 //!
 //! A parser with bounds or words is made by a function: `integer(1..=64)`. Quantities with units are in
 //! `quantity.rs`, addresses in `address.rs`, and bytes in `bytes.rs`. Properties of sent datagrams are in

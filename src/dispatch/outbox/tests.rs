@@ -68,7 +68,7 @@ fn long_trains_are_split() {
         offset: 100,
         len: 256 * 64 - 5,
     };
-    let mut outbox = Outbox::new(1);
+    let mut outbox = Outbox::default();
     outbox.forward(
         UpstreamSocketId(0),
         &Train {

@@ -97,6 +97,7 @@ impl Sessions {
     }
 
     /// Returns whether no session is open.
+    #[cfg(any(test, feature = "internals"))]
     pub fn is_empty(&self) -> bool {
         self.open == 0
     }

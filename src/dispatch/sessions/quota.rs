@@ -46,6 +46,7 @@ impl Quota {
     }
 
     /// Returns the number of sessions.
+    #[cfg(test)]
     pub fn taken(&self) -> u32 {
         self.all.taken()
     }

@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
-pub use self::filter::{AddressFilter, Filter};
+pub use self::filter::Filter;
 pub(super) use self::page::TapSource;
-pub use self::page::{Direction, Record, TapCounts, TapPage, View};
+pub use self::page::{Direction, TapCounts, TapPage, View};
 use self::page::{Pages, TapSample, VERDICTS_MAX};
 use super::handler::{Batch, Drops, HandlerId, Names, UpstreamId};
 use super::id::LocalListener;

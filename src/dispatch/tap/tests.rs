@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crossbeam_channel::{Receiver, unbounded};
 
+use super::filter::AddressFilter;
 use super::*;
 use crate::datagram::Span;
 use crate::dispatch::id::RouteId;

@@ -209,7 +209,7 @@ fn a_loop_is_not_closed() {
         true => Err(format!("a loop of {id:?}")),
         false => Ok(()),
     };
-    let line = "upstream a.example:2055: its name now stands for 127.0.0.1:2055, which would close a loop of \
+    let line = "upstream a.example:2055: its name now resolves to 127.0.0.1:2055, which would close a loop of \
                 UpstreamId(0); it stays at 192.0.2.1:2055. Correct the name's records, or write an address";
     for (interval, ip, expected) in [
         (1, "127.0.0.1", vec![say(log::Level::Warn, line)]),
@@ -251,7 +251,7 @@ fn a_look_up_may_hang() {
             None
         );
     }
-    let line = "name a.example does not resolve any more (no answer within 30s); its upstreams stay at the addresses \
+    let line = "name a.example does not resolve any more (no response within 30s); its upstreams stay at the addresses \
                 they had. It is tried again every 10s; check the name, and /etc/resolv.conf";
     assert_eq!(news, [say(log::Level::Warn, line)]);
     news.clear();

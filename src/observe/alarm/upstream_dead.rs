@@ -28,13 +28,12 @@ impl UpstreamDead {
                     (failure.text.clone(), failure.cure.clone())
                 }
                 _ => (
-                    "it refuses datagrams, or no longer replies".to_owned(),
-                    "check that it runs and that the port is right; it is tried again every 5 s"
-                        .to_owned(),
+                    "it refuses datagrams, or has stopped replying".to_owned(),
+                    "check that it runs, and the port; it is tried again every 5 s".to_owned(),
                 ),
             };
             let text = format!(
-                "upstream {} of handler {} is considered dead: {why}",
+                "upstream {} of handler {} is dead: {why}",
                 row.upstream, row.handler
             );
             alarms.push(Alarm {

@@ -19,10 +19,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::flows::{Edge, Flows};
 pub use self::host::HostCounts;
-pub use self::latency::{Latency, LatencyBucket};
-pub use self::rows::{
-    Account, HandlerRow, ListenerRow, ProbeFailureRow, RouteRow, UpstreamRow, WorkerRow,
-};
+pub use self::latency::Latency;
+pub use self::rows::{Account, HandlerRow, ListenerRow, RouteRow, UpstreamRow, WorkerRow};
 pub use self::table::{counter_notes, session_lines, upstream_columns};
 pub use self::take::{Facts, Life, unix_seconds};
 use crate::dispatch::counters::ErrnoCounts;

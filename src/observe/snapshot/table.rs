@@ -202,7 +202,7 @@ fn upstream_notes(row: &UpstreamRow) -> Vec<String> {
     if row.dead_in_workers > 0 {
         let workers = row.dead_in_workers;
         all.push(format!(
-            "considered dead by {workers} workers: it refuses datagrams, or no longer replies"
+            "dead in {workers} workers: it refuses datagrams, or has stopped replying"
         ));
     }
     all

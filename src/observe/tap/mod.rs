@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(any(test, feature = "internals"))]
 pub(crate) use self::line::write_datagram;
-pub use self::line::{HandlerVerdict, TapCount, TapLine, TappedDatagram};
+pub use self::line::{TapCount, TapLine, TappedDatagram};
 use crate::build::error::Refusal;
 use crate::config::Config;
 use crate::config::diagnostics::{did_you_mean, quoted};

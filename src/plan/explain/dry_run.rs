@@ -184,7 +184,7 @@ fn others(
         line(
             text,
             "",
-            &format!("another time to {}", shortened(others, "or")),
+            &format!("other datagrams may go to {}", shortened(others, "or")),
         );
     }
 }

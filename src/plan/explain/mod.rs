@@ -62,7 +62,7 @@ pub fn explain(
             &mut text,
             "note",
             &format!(
-                "{ip} is no address of this host now: until it is one, nothing sent there comes here"
+                "{ip} is not an address of this host; nothing sent to it arrives here until it is"
             ),
         );
     }
@@ -70,7 +70,7 @@ pub fn explain(
         line(
             &mut text,
             "socket",
-            "none: the kernel drops it, and to a unicast address answers that the port is closed",
+            "none: the kernel drops the datagram, and reports a closed port if the address is unicast",
         );
         let at_port = plan
             .listeners
@@ -84,7 +84,7 @@ pub fn explain(
             line(
                 &mut text,
                 "",
-                &format!("on this port there is: {}", labels.join(", ")),
+                &format!("other listeners on this port: {}", labels.join(", ")),
             );
         }
         return Ok(Explanation { text, route: None });

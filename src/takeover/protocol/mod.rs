@@ -86,7 +86,7 @@ pub fn expect(
         message if message.kind() == kind => Ok(message),
         Message::Refused { reason } => Err(TakeoverError::Refused(reason)),
         message => Err(TakeoverError::Malformed(format!(
-            "`{:?}` came instead of `{kind:?}`",
+            "received `{:?}` instead of `{kind:?}`",
             message.kind()
         ))),
     }

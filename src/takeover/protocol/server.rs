@@ -109,7 +109,7 @@ impl ServerHandshake {
         match (self.state, event) {
             (State::Connected, Event::Accepted { is_alone: false }) => {
                 self.state = State::Ended;
-                let reason = "another process is taking over at this moment; one wins";
+                let reason = "another process is already taking over; only one can";
                 vec![Action::Refuse(reason.to_owned())]
             }
             (State::Connected, Event::Accepted { is_alone: true }) => {
@@ -178,7 +178,7 @@ impl ServerHandshake {
         }
         match hello {
             Message::Hello { version } if *version != VERSION => Some(format!(
-                "it speaks version {version} of this conversation, this one version {VERSION}; stop this one and start that"
+                "it uses version {version} of the takeover protocol, this process uses version {VERSION}; stop this process and start the other"
             )),
             _ => None,
         }
@@ -216,15 +216,14 @@ impl SwitchoverConditions {
     /// The reason for which the server cannot hand over now.
     fn objection(&self) -> Option<&'static str> {
         if self.prepared_for != self.generation {
-            return Some("the configuration has changed meanwhile; try again");
+            return Some("the configuration has changed since; try again");
         }
         // Whoever asked for the reload was told that it is under way.
         if self.is_reloading {
-            return Some("a reload is under way; try again");
+            return Some("a reload is in progress; try again");
         }
         // They come by row numbers that mean something to this process alone.
-        let reason =
-            "the process that was taken over before has not sent its last counts yet; try again";
+        let reason = "the previous process has not sent its final counts yet; try again";
         self.awaits_final_counts.then_some(reason)
     }
 }
