@@ -323,9 +323,7 @@ impl Row {
                 };
                 self.upstream.get_or_insert_default().shadow = [same, different, missing];
             }
-            ["dead", "in", ..] => {
-                self.upstream.get_or_insert_default().dead_in = numbers[0]
-            }
+            ["dead", "in", ..] => self.upstream.get_or_insert_default().dead_in = numbers[0],
             _ => {}
         }
     }
