@@ -296,7 +296,7 @@ impl UpstreamCount {
     }
 
     /// Returns what was counted since a copy with which the sockets towards the upstream were exported. Replies are not
-    /// counted: whoever has the sockets receives them.
+    /// counted: the process that has the sockets receives them.
     pub fn since_export(&self, exported: &UpstreamCount) -> UpstreamCount {
         UpstreamCount {
             counters: UpstreamCounters {
