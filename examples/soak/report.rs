@@ -225,9 +225,9 @@ fn faults(outcome: &Outcome) -> (Faults, u64) {
 }
 
 fn kernel_drops(ledger: &Snapshot) -> u64 {
-    let listeners = ledger.listeners.iter().map(|row| row.kernel_drops);
+    let listeners = ledger.listeners.iter().map(|row| row.counters.kernel_drops);
     listeners
-        .chain(ledger.upstreams.iter().map(|row| row.kernel_drops))
+        .chain(ledger.upstreams.iter().map(|row| row.counters.kernel_drops))
         .sum()
 }
 
@@ -269,13 +269,13 @@ fn differences(flows: &[Flow], ledger: &Snapshot, may_begin_anew: bool) -> Vec<S
         ),
         (
             "sent one way",
-            upstream("one_way").map(|row| row.sent).sum(),
+            upstream("one_way").map(|row| row.counters.sent).sum(),
             "arrived",
             one_way,
         ),
         (
             "sent to the upstream",
-            upstream("sessions").map(|row| row.sent).sum(),
+            upstream("sessions").map(|row| row.counters.sent).sum(),
             "arrived",
             requests,
         ),

@@ -52,14 +52,14 @@ pub fn check(
             .and_then(|host| host.to_str().ok());
         if !host.is_some_and(|host| is_ours(host, *local, hosts)) {
             admin_stats.refused_hosts.more();
-            let words = "this name is not one of this daemon's; ask it by its address or as localhost, or add the name to \
-                         `http_hosts` below [daemon]\n";
+            let words = "this daemon does not have this host name; use its address or localhost, or add the name to `http_hosts` \
+                         below [daemon]\n";
             return Err(refused(StatusCode::MISDIRECTED_REQUEST, words));
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             admin_stats.refused_methods.more();
-            let words = "over TCP this is read-only; what changes something goes through the control socket: `udispatch \
-                         reload`, or curl --unix-socket\n";
+            let words = "the TCP port is read-only; send commands to the control socket: `udispatch reload`, or curl \
+                         --unix-socket\n";
             let mut refused = refused(StatusCode::METHOD_NOT_ALLOWED, words);
             let allowed = HeaderValue::from_static("GET, HEAD");
             refused.headers_mut().insert(ALLOW, allowed);
@@ -67,13 +67,14 @@ pub fn check(
         }
         if request.uri().path() == tap::PATH {
             admin_stats.refused_methods.more();
-            let words = "what datagrams hold is not shown over TCP: `udispatch tap` asks the control socket\n";
+            let words =
+                "payloads are not shown over TCP; `udispatch tap` uses the control socket\n";
             return Err(refused(StatusCode::FORBIDDEN, words));
         }
     }
     if request.body().size_hint().lower() > BODY_BYTES_MAX {
         admin_stats.refused_requests.more();
-        let words = "no request has so large a body here\n";
+        let words = "the body of the request is too large\n";
         return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, words));
     }
     Ok(())

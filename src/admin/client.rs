@@ -153,9 +153,10 @@ impl Client {
         let runtime = runtime()?;
         let begin = async {
             let response = request(&self.path, Method::GET, target).await?;
-            match response.status().is_success() {
-                true => Ok(Ok(response.into_body())),
-                false => whole(response).await.map(Err),
+            if response.status().is_success() {
+                Ok(Ok(response.into_body()))
+            } else {
+                whole(response).await.map(Err)
             }
         };
         let begun = runtime.block_on(async { time::timeout(self.timeout, begin).await });

@@ -22,7 +22,7 @@ pub enum RequestError {
     #[error("{0}")]
     Queue(#[from] QueueError),
     /// The supervisor did not respond in time.
-    #[error("no answer in time: the daemon is busy with something that takes long; try again")]
+    #[error("no response in time: the daemon is busy with a long operation; try again")]
     Late,
     /// The supervisor accepted the request and ended without a response.
     #[error("the daemon is stopping")]
@@ -34,7 +34,7 @@ pub enum RequestError {
     #[error("{0}")]
     Refusal(#[from] Refusal),
     /// A snapshot could not be serialized, which is a defect.
-    #[error("the answer cannot be written as JSON: {0}. Please report it")]
+    #[error("the response cannot be written as JSON: {0}. Please report this defect")]
     Json(#[from] serde_json::Error),
 }
 

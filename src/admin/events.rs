@@ -19,7 +19,7 @@ const VIEWERS_MAX: usize = 32;
 /// Time between two snapshots.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What all viewers at a listener share.
+/// The broadcast of snapshots that all viewers at a listener share.
 #[derive(Debug, Clone)]
 pub struct Broadcast {
     channel: Arc<Mutex<Option<watch::Receiver<Bytes>>>>,
@@ -27,7 +27,7 @@ pub struct Broadcast {
 }
 
 impl Broadcast {
-    /// An empty one.
+    /// Returns a broadcast without viewers.
     pub fn new() -> Broadcast {
         Broadcast {
             channel: Arc::default(),
@@ -35,7 +35,7 @@ impl Broadcast {
         }
     }
 
-    /// The channel of the running broadcast; begins one if there is none.
+    /// Returns the channel of the running broadcast. If there is none, begins one.
     fn join(&self, requests: &Requests) -> watch::Receiver<Bytes> {
         let mut channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = channel
@@ -73,12 +73,12 @@ async fn run(requests: Requests, sender: watch::Sender<Bytes>, broadcast: Broadc
             Ok(json) => [b"event: snapshot\ndata: ", json.as_slice(), b"\n\n"].concat(),
             Err(refused) => format!("event: trouble\ndata: {}\n\n", refused.words()).into_bytes(),
         };
-        // Without receivers the next tick ends it.
+        // Without receivers, the next tick ends the broadcast.
         let _ = sender.send(event.into());
     }
 }
 
-/// Answers `GET /events`.
+/// Returns the response to `GET /events`: the stream of events, or a refusal if there are too many viewers.
 pub async fn watch(
     requests: Requests,
     broadcast: &Broadcast,
@@ -86,7 +86,7 @@ pub async fn watch(
 ) -> Response {
     let Some(viewer) = Viewer::begin(&requests, broadcast) else {
         requests.admin_stats.refused_viewers.more();
-        let words = "as many watch already as may; GET /status still answers\n";
+        let words = "the maximum number of viewers is connected; GET /status still responds\n";
         return response::text(StatusCode::SERVICE_UNAVAILABLE, words);
     };
     let mut events = broadcast.join(&requests);
@@ -113,7 +113,7 @@ pub async fn watch(
     response::stream("text/event-stream", receiver)
 }
 
-/// A viewer, counted as long as it is there.
+/// A connected viewer. It is counted until this value is dropped.
 struct Viewer {
     admin_stats: Arc<AdminStats>,
     _place: OwnedSemaphorePermit,

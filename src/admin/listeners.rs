@@ -138,7 +138,8 @@ impl AdminListeners {
         http: Option<OwnedFd>,
     ) -> Result<BoundListeners, Taken> {
         let control = control.map(|(fd, path)| {
-            let (listener, file) = (fd.into(), identity(&path).ok());
+            let listener = fd.into();
+            let file = identity(&path).ok();
             ControlListener {
                 listener,
                 path,
@@ -265,7 +266,7 @@ fn lock(path: &Path) -> io::Result<File> {
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOCK_STEP),
             Err(TryLockError::WouldBlock) => {
                 return Err(io::Error::other(
-                    "somebody else has locked its directory for a long time",
+                    "another process has locked its directory for a long time",
                 ));
             }
             Err(TryLockError::Error(error)) => return Err(error),
@@ -302,7 +303,7 @@ fn who(path: &Path) -> String {
             "udispatch {} with process id {}, which runs {},",
             snapshot.version, snapshot.pid, snapshot.config_file
         ),
-        None => "a process that does not say its name".to_owned(),
+        None => "a process that does not identify itself".to_owned(),
     }
 }
 
@@ -313,14 +314,16 @@ fn explain_control(path: &Path, error: &io::Error) -> String {
             "make its directory, or set `control` below [daemon] to another path"
         }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            "let this user write to its directory, or set `control` below [daemon] to another path"
+            "give this user write permission for its directory, or set `control` below [daemon] to another path"
         }
         ErrorKind::AlreadyExists | ErrorKind::AddrInUse => {
             "remove that file, or set `control` below [daemon] to another path"
         }
         _ => "set `control` below [daemon] to another path",
     };
-    format!("{what}; {cure}. Without it `udispatch status`, `reload` and the like do not work")
+    format!(
+        "{what}; {cure}. Without it `udispatch status`, `reload` and similar commands do not work"
+    )
 }
 
 fn bind_http(address: SocketAddr) -> io::Result<TcpListener> {
@@ -338,7 +341,7 @@ fn bind_http(address: SocketAddr) -> io::Result<TcpListener> {
 
 fn explain_http(address: SocketAddr, error: &io::Error) -> String {
     let cure = match error.kind() {
-        ErrorKind::AddrInUse => "stop who has that port, or write another one",
+        ErrorKind::AddrInUse => "stop the program that uses the port, or write another one",
         ErrorKind::AddrNotAvailable => "write an address of this host",
         ErrorKind::PermissionDenied => "write a port above 1023",
         _ => "write another address or port",

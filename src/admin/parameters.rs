@@ -46,7 +46,7 @@ pub fn only<const N: usize>(
         };
         if parameter.text.replace(text).is_some() {
             return Err(RequestError::Parameter(format!(
-                "the parameter `{name}` is there twice; write it once"
+                "the parameter `{name}` occurs twice; write it once"
             )));
         }
     }

@@ -21,21 +21,21 @@ use crate::supervisor::log_level;
 use crate::supervisor::requests::{Request, Requests};
 use crate::supervisor::sessions::SessionQuery;
 
-/// Longest wait for a reload, which may look names up.
+/// Longest wait for a reload, which may resolve names.
 const RELOAD_MAX: Duration = Duration::from_secs(120);
 
-/// What every endpoint has.
+/// What every endpoint may use.
 #[derive(Debug, Clone)]
 pub struct EndpointContext {
-    /// The way to the supervisor.
+    /// The queue of requests to the supervisor.
     pub requests: Requests,
     /// The live view.
     pub broadcast: Broadcast,
-    /// Becomes true at the end.
+    /// Becomes true when the server stops.
     stopped: watch::Receiver<bool>,
 }
 
-/// What a path names.
+/// What a path stands for.
 #[derive(Clone, Copy)]
 enum Endpoint {
     Status,
@@ -49,6 +49,7 @@ enum Endpoint {
     Events,
     Tap,
     DropReasons,
+    Counters,
     Asset(&'static page::Asset),
     Reload,
     Drain,
@@ -76,6 +77,7 @@ impl Endpoint {
             "/events" => Endpoint::Events,
             tap::PATH => Endpoint::Tap,
             "/page/drop_reasons.json" => Endpoint::DropReasons,
+            "/page/counters.json" => Endpoint::Counters,
             "/reload" => Endpoint::Reload,
             "/drain" => Endpoint::Drain,
             "/undrain" => Endpoint::Undrain,
@@ -119,7 +121,7 @@ impl EndpointContext {
     pub async fn respond<B>(&self, request: &HttpRequest<B>) -> Response {
         let Some(endpoint) = Endpoint::at(request.uri().path()) else {
             let words =
-                "there is nothing here; try /status, /sessions, /metrics, /livez or /readyz\n";
+                "there is no such endpoint; try /status, /sessions, /metrics, /livez or /readyz\n";
             return response::text(StatusCode::NOT_FOUND, words);
         };
         if !endpoint.allows(request.method()) {
@@ -144,8 +146,9 @@ impl EndpointContext {
             Endpoint::Livez => livez(self).await,
             Endpoint::Readyz => readyz(self).await,
             Endpoint::Events => Ok(watch_events(self).await),
-            Endpoint::Tap => look_on(self, asked).await,
+            Endpoint::Tap => tap_datagrams(self, asked).await,
             Endpoint::DropReasons => Ok(page::drop_reasons()),
+            Endpoint::Counters => Ok(page::counters()),
             Endpoint::Asset(asset) => Ok(response::typed(asset.media_type, asset.text)),
             Endpoint::Reload => reload(self, asked).await,
             Endpoint::Drain => change_drain(self, asked, true).await.map(text),
@@ -157,7 +160,7 @@ impl EndpointContext {
 }
 
 fn other_method(endpoint: Endpoint) -> Response {
-    let words = "nouns are read (GET), verbs are posted: reload, drain, undrain, log, stop\n";
+    let words = "use GET to read, and POST for the commands: reload, drain, undrain, log, stop\n";
     let mut response = response::text(StatusCode::METHOD_NOT_ALLOWED, words);
     let allowed = if endpoint.is_command() {
         "POST"
@@ -216,7 +219,7 @@ async fn metrics(context: &EndpointContext) -> Result<Response, RequestError> {
     Ok(response::typed(metrics::MEDIA_TYPE, text))
 }
 
-/// The process and all workers respond.
+/// Responds that the process is alive if all workers respond.
 async fn livez(context: &EndpointContext) -> Result<Response, RequestError> {
     let snapshot = snapshot(&context.requests).await?;
     let silent = snapshot.workers.iter().find(|worker| !worker.responsive);
@@ -224,13 +227,13 @@ async fn livez(context: &EndpointContext) -> Result<Response, RequestError> {
         None => response::text(StatusCode::OK, "alive\n"),
         Some(worker) => response::text(
             StatusCode::SERVICE_UNAVAILABLE,
-            format!("worker {} does not answer\n", worker.worker),
+            format!("worker {} does not respond\n", worker.worker),
         ),
     })
 }
 
-/// Every listener is bound, since the control socket is served only then, and the daemon is not stopping, since it
-/// would not accept the request.
+/// Responds that the daemon is ready. The control socket is served only after every listener is bound, and a daemon that
+/// is stopping does not accept the request.
 async fn readyz(context: &EndpointContext) -> Result<Response, RequestError> {
     snapshot(&context.requests).await?;
     Ok(response::text(StatusCode::OK, "ready\n"))
@@ -241,9 +244,13 @@ async fn watch_events(context: &EndpointContext) -> Response {
     events::watch(context.requests.clone(), &context.broadcast, stopped).await
 }
 
-async fn look_on(context: &EndpointContext, asked: Parameters) -> Result<Response, RequestError> {
+async fn tap_datagrams(
+    context: &EndpointContext,
+    asked: Parameters,
+) -> Result<Response, RequestError> {
     let [to, from, handler, limit, snap] = only(["to", "from", "handler", "limit", "snap"], asked)?;
-    let (limit, snap) = (number(limit)?, number(snap)?);
+    let limit = number(limit)?;
+    let snap = number(snap)?;
     let query = TapQuery {
         to: to.text(),
         from: from.text(),

@@ -1,5 +1,5 @@
-//! Accepts clients and keeps the limits: how many, how large a request, how long it may take. What a limit refuses is counted
-//! (`observe/admin_stats.rs`), and shown with everything else.
+//! Accepts clients and enforces the limits on connections, on the size of requests, and on their duration. What a limit
+//! refuses is counted (`observe/admin_stats.rs`) and shown in the snapshot.
 
 use std::io;
 use std::pin::Pin;
@@ -26,24 +26,24 @@ use crate::number;
 use crate::observe::admin_stats::AdminStats;
 use crate::supervisor::requests::Requests;
 
-/// Longest time in which what is under way is still finished at the end.
+/// Longest wait at the end for requests in progress.
 const FINISH_MAX: Duration = Duration::from_millis(300);
 /// Largest number of connections at each listener. Clients over TCP do not take places from those at the control
 /// socket.
 pub const CONNECTIONS_MAX: usize = 64;
-/// Bytes of a request's head; the least that hyper can keep to.
+/// Largest head of a request in bytes: the smallest limit that hyper enforces.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
-/// Longest time until a request's head is there, from the connection or the answer before it on.
+/// Longest wait for the head of a request, from the connection or from the previous response.
 const HEAD_MAX: Duration = Duration::from_secs(5);
-/// Pause after a connection could not be accepted: as a rule this process may have no more files open.
+/// Pause after a connection could not be accepted, usually because the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Longest connection in the place of the reserve descriptor, since others wait for it.
 const BRIEF_MAX: Duration = Duration::from_secs(5);
-/// Any other connection may last.
+/// Any other connection may stay open.
 const LONG_MAX: Duration = Duration::MAX;
 
-/// A listener that is open.
+/// A listener that accepts clients.
 pub(super) struct OpenListener {
     listener: AdminListener,
     hosts: Arc<Vec<String>>,
@@ -64,16 +64,18 @@ enum AdminStream {
     Http(TcpStream),
 }
 
-/// The listeners of these sockets.
+/// Registers the sockets with the runtime, and returns their listeners.
+///
+/// # Errors
+///
+/// Returns the error of the kernel if a socket cannot be duplicated or registered.
 pub(super) fn open(
     listeners: &AdminListeners,
     requests: &Requests,
     stopped: &watch::Receiver<bool>,
 ) -> io::Result<Vec<OpenListener>> {
-    let (hosts, admin_stats) = (
-        Arc::new(listeners.hosts.clone()),
-        Arc::clone(&requests.admin_stats),
-    );
+    let hosts = Arc::new(listeners.hosts.clone());
+    let admin_stats = Arc::clone(&requests.admin_stats);
     let open = |listener, requests| OpenListener {
         listener,
         hosts: Arc::clone(&hosts),
@@ -177,12 +179,11 @@ impl OpenListener {
             stream.turn_away();
             return;
         };
-        let (context, admin_stats, stopped) = (
-            self.context.clone(),
-            Arc::clone(&self.admin_stats),
-            stopped.clone(),
-        );
-        let (hosts, reserve_fd) = (Arc::clone(&self.hosts), Arc::clone(&self.reserve_fd));
+        let context = self.context.clone();
+        let admin_stats = Arc::clone(&self.admin_stats);
+        let stopped = stopped.clone();
+        let hosts = Arc::clone(&self.hosts);
+        let reserve_fd = Arc::clone(&self.reserve_fd);
         tokio::spawn(async move {
             let _place = place;
             let _connection = CountedConnection::begin(&admin_stats);
@@ -202,14 +203,14 @@ impl OpenListener {
                 };
                 converse(stream, listener_kind, context, counts, stopped).await;
             };
-            // A connection that is cut short is seen by the client alone.
+            // Only the client notices that its connection was cut short.
             let _ = timeout(connection_max, conversation).await;
             reserve_fd.keep();
         });
     }
 }
 
-/// A connection that is counted as long as it is there.
+/// An open connection. It is counted until this value is dropped.
 struct CountedConnection(Arc<AdminStats>);
 
 impl CountedConnection {
@@ -241,11 +242,11 @@ impl AdminListener {
 }
 
 impl AdminStream {
-    /// Says why, as far as that goes without waiting.
+    /// Sends the reason of the refusal, as far as that is possible without waiting.
     fn turn_away(self) {
         let words =
-            b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 52\r\n\r\n\
-                      as many clients as there may be; try again in a bit\n";
+            b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 60\r\n\r\n\
+                      the maximum number of clients is connected; try again later\n";
         // A client that does not read gets no response.
         let _ = match &self {
             AdminStream::Control(stream) => stream.try_write(words),

@@ -1,5 +1,5 @@
-//! `GET /tap`: datagrams as they pass, one line of JSON each, for as long as the client stays. Putting them into words takes
-//! a thread of its own, which lets every other one go first; it waits for a slow client, and the workers never wait for it.
+//! `GET /tap`: datagrams as they pass, one line of JSON each, until the client disconnects. A thread of its own formats
+//! them, with a lower priority than all others. It waits for a slow client, and the workers never wait for it.
 
 use std::thread;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use super::response::{self, Response};
 use crate::net::priority::let_others_go_first;
 use crate::observe::tap::{TapProgress, Tapped};
 
-/// Where it is; not over TCP.
+/// The path of the endpoint, which is not available over TCP.
 pub const PATH: &str = "/tap";
-/// Pieces of lines that wait for a slow client, a page of datagrams each.
+/// Number of chunks that wait for a slow client. A chunk holds the lines of one page of datagrams.
 const PIECES: usize = 2;
-/// Time between two looks whether the client is still there while nothing comes.
+/// Time between two checks whether the client is still connected, while no datagram arrives.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Answers with the tap's lines.
+/// Returns a response with the lines of the tap.
 pub fn respond(tapped: Tapped) -> Response {
     let (sender, receiver) = mpsc::channel(PIECES);
     match thread::Builder::new()
@@ -39,9 +39,10 @@ fn pass_on(mut tapped: Tapped, client: &mpsc::Sender<Bytes>) {
     loop {
         let mut lines = Vec::new();
         let after = tapped.lines(LOOK, &mut lines);
-        let is_gone = match lines.is_empty() {
-            true => client.is_closed(),
-            false => client.blocking_send(lines.into()).is_err(),
+        let is_gone = if lines.is_empty() {
+            client.is_closed()
+        } else {
+            client.blocking_send(lines.into()).is_err()
         };
         if is_gone || after == TapProgress::End {
             return;

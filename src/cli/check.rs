@@ -11,11 +11,11 @@ use crate::plan::file_tests;
 use crate::plan::host::Host;
 use crate::plan::{Plan, worker_count};
 
-/// Tell whether a configuration file is right
+/// Check a configuration file
 ///
-/// Prints all that is wrong with it, for this host's interfaces too, each with its line and a hint, and
-/// exits with 78; or one line and exits with 0. `run` refuses the same files with the same words. The file's [[test]]
-/// tables are run too, and one that fails is a problem as any other; `run` starts all the same.
+/// Prints every problem, with its line and a hint, and exits with 78; or prints one line and exits with 0. The
+/// interfaces of this host are part of the check. `run` refuses the same files with the same messages. The [[test]]
+/// tables of the file are run, too: a test that fails is a problem here, while `run` starts nevertheless.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The configuration file
@@ -47,9 +47,10 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
         output::complain(&format!("note: {note}"));
     }
     let failed = file_tests::run(&config, &plan, &host);
-    match failed.is_empty() {
-        true => output::print(&verdict(&arguments.file, &config)),
-        false => refuse(&failed),
+    if failed.is_empty() {
+        output::print(&verdict(&arguments.file, &config))
+    } else {
+        refuse(&failed)
     }
 }
 

@@ -6,7 +6,7 @@ use clap_complete::Shell;
 
 use super::{Exit, output};
 
-/// Print the completions of a shell
+/// Print a completion script for a shell
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The shell

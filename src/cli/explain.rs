@@ -17,12 +17,12 @@ use crate::plan::{Plan, worker_count};
 /// three.
 const TARGET_BYTES_MAX: usize = 7_000;
 
-/// Tell which route a datagram takes, and why
+/// Explain which route a datagram takes, and why
 ///
-/// Says which socket the kernel will choose, which route and why not the next ones, what each handler does, which
-/// upstream this sender gets, and which address an answer leaves from. Nothing is bound, received or sent: the file and
-/// this host are asked, with the same code that the daemon runs. With --live the running daemon is asked: what it would do
-/// now, with the upstreams' health and the sender's session, and how many datagrams the route has seen.
+/// Shows which socket the kernel chooses, which route matches and why others do not, what each handler does, which
+/// upstream this sender gets, and which address a reply leaves from. Nothing is bound, received or sent: the answer
+/// comes from the file and this host, by the code that the daemon runs. With --live it comes from the running daemon. It
+/// then includes the health of the upstreams, the session of the sender, and the datagrams that the route has received.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The configuration file
@@ -35,15 +35,15 @@ pub(super) struct Arguments {
     remote: Remote,
     // Not a doc comment, in which the brackets would be a link.
     #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
-    #[arg(help = "Where the datagram is sent to: 127.0.0.1:1234 or [::1]:1234")]
+    #[arg(help = "The destination of the datagram: 127.0.0.1:1234 or [::1]:1234")]
     to: SocketAddr,
-    /// Who sends it [default: port 40000 of this host]
+    /// The source of the datagram [default: port 40000 of this host]
     #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
     from: Option<SocketAddr>,
-    /// The interface that it arrives on, by name or address [default: where an answer would leave]
+    /// The interface on which the datagram arrives, by name or address [default: the one by which a reply would leave]
     #[arg(long, value_name = "IF")]
     interface: Option<String>,
-    /// What it holds
+    /// The payload of the datagram
     #[arg(long, value_name = "TEXT", default_value = "hello, world")]
     payload: String,
 }
@@ -103,7 +103,8 @@ fn ask(arguments: &Arguments) -> Exit {
         remote,
         ..
     } = arguments;
-    let (to, from) = (to.to_string(), from.map(|from| from.to_string()));
+    let to = to.to_string();
+    let from = from.map(|from| from.to_string());
     let parameters = [
         ("to", Some(to.as_str())),
         ("from", from.as_deref()),
@@ -128,9 +129,9 @@ fn address(text: &str) -> Result<SocketAddr, String> {
         .parse()
         .map_err(|_| "write an address and a port: 127.0.0.1:1234 or [::1]:1234".to_owned())?;
     match address {
-        _ if address.port() == 0 => Err("port 0 is no port".to_owned()),
+        _ if address.port() == 0 => Err("port 0 is not valid here".to_owned()),
         _ if address.ip().is_unspecified() => {
-            Err("no datagram has this address; write one of this host's".to_owned())
+            Err("a datagram cannot have this address; write an address of this host".to_owned())
         }
         address => Ok(address),
     }

@@ -15,10 +15,10 @@ const WIDTH: usize = 80;
 /// Number of blanks between two columns, and before the first.
 const GAP: usize = 2;
 
-/// Tell what kinds of handlers there are, with their settings and examples
+/// List the kinds of handlers, with their settings and examples
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Only this kind
+    /// Describe this kind alone
     name: Option<String>,
     /// Print a table in Markdown, as in the README
     #[arg(long)]
@@ -106,7 +106,8 @@ fn settings(kind: &Kind) -> String {
         } else {
             setting.default
         };
-        let (key_width, values) = (key_width - indent, setting.values());
+        let key_width = key_width - indent;
+        let values = setting.values();
         let mut line = row(
             &[key_width, widths[1], widths[2]],
             &[setting.key, &values, default],
@@ -151,7 +152,8 @@ fn markdown_of_settings(kind: &Kind) -> String {
 
 fn setting_row(key: &str, setting: &Setting) -> String {
     let values = cell(&setting.values());
-    let (default, meaning) = (cell(setting.default), cell(setting.meaning));
+    let default = cell(setting.default);
+    let meaning = cell(setting.meaning);
     format!("| `{key}` | {values} | {default} | {meaning} |\n")
 }
 

@@ -7,12 +7,12 @@ use super::Exit;
 use super::remote::{Remote, target};
 use crate::supervisor::log_level;
 
-/// Let the running daemon log more or less, until it ends
+/// Set the log level of the running daemon, until it ends
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     remote: Remote,
-    /// off, error, warn, info, debug or trace
+    /// The level: off, error, warn, info, debug or trace
     #[arg(value_parser = log_level::parse)]
     level: LevelFilter,
 }

@@ -11,7 +11,7 @@ use super::{Exit, output};
 /// One page for the program and one for each command, such as udispatch-run(1), in the form that man(1) reads.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The directory that they are written to
+    /// The directory to write to
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
 }

@@ -32,7 +32,6 @@ mod stop;
 mod table;
 mod tap;
 mod top;
-mod undrain;
 mod upstreams;
 
 use std::process::ExitCode;
@@ -49,19 +48,19 @@ A first file, echo.toml:
   handler = \"echo\"
 
 Examples:
-  udispatch check echo.toml       is the file right?
+  udispatch check echo.toml       check the file
   udispatch run echo.toml         serve until SIGTERM or Ctrl-C
   udispatch explain echo.toml --to 127.0.0.1:1234
-                                  which route gets this datagram, and what happens to it?
-  udispatch status                how is the running daemon?
-  udispatch top                   what goes where, a second, live in the terminal
-  udispatch handlers              what can stand behind `handler =`?
+                                  show which route gets this datagram, and what happens to it
+  udispatch status                show the state of the running daemon
+  udispatch top                   show datagrams per second, live in the terminal
+  udispatch handlers              list the kinds of handlers
 
 Exit codes:
-  0   it went well
-  1   it failed; standard error says why
-  2   the command line is wrong
-  78  the configuration file is wrong";
+  0   success
+  1   failure; standard error says why
+  2   the command line is invalid
+  78  the configuration file is invalid";
 
 /// One UDP port, many addresses, a handler for each.
 ///
@@ -87,8 +86,8 @@ enum CliCommand {
     Upstreams(upstreams::Arguments),
     Tap(tap::Arguments),
     Reload(reload::Arguments),
-    Drain(drain::Arguments),
-    Undrain(undrain::Arguments),
+    Drain(drain::DrainArguments),
+    Undrain(drain::UndrainArguments),
     Log(log::Arguments),
     Stop(stop::Arguments),
     Handlers(handlers::Arguments),
@@ -126,8 +125,8 @@ pub fn main(kinds: &[Kind]) -> ExitCode {
         CliCommand::Upstreams(arguments) => upstreams::main(&arguments),
         CliCommand::Tap(arguments) => tap::main(&arguments),
         CliCommand::Reload(arguments) => reload::main(&arguments),
-        CliCommand::Drain(arguments) => drain::main(&arguments),
-        CliCommand::Undrain(arguments) => undrain::main(&arguments),
+        CliCommand::Drain(arguments) => drain::drain(&arguments),
+        CliCommand::Undrain(arguments) => drain::undrain(&arguments),
         CliCommand::Log(arguments) => log::main(&arguments),
         CliCommand::Stop(arguments) => stop::main(&arguments),
         CliCommand::Handlers(arguments) => handlers::main(arguments, kinds),

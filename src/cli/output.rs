@@ -37,13 +37,14 @@ pub(super) fn is_unread() -> bool {
 pub(super) fn json_text(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for char in json.chars() {
-        match is_unprintable(char) && char != '\n' {
-            true => text.extend(
+        if is_unprintable(char) && char != '\n' {
+            text.extend(
                 char.encode_utf16(&mut [0; 2])
                     .iter()
                     .map(|unit| format!("\\u{unit:04x}")),
-            ),
-            false => text.push(char),
+            )
+        } else {
+            text.push(char)
         }
     }
     text

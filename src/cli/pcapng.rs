@@ -262,13 +262,15 @@ mod tests {
         fn blocks_are_whole(
             v6: bool, payload in prop::collection::vec(any::<u8>(), 0..300), cut in 0usize..400, comment: String, ttl: Option<u8>
         ) {
-            let (src, dst) = match v6 {
-                true => ("[2001:db8::1]:9".parse().unwrap(), "[2001:db8::2]:53".parse().unwrap()),
-                false => ("192.0.2.1:9".parse().unwrap(), "192.0.2.2:53".parse().unwrap()),
+            let (src, dst) = if v6 {
+                ("[2001:db8::1]:9".parse().unwrap(), "[2001:db8::2]:53".parse().unwrap())
+            } else {
+                ("192.0.2.1:9".parse().unwrap(), "192.0.2.2:53".parse().unwrap())
             };
             let kept = &payload[..cut.min(payload.len())];
             let ends = Some((src, dst));
-            let (len, leaves) = (payload.len(), v6);
+            let len = payload.len();
+            let leaves = v6;
             let mut file = Vec::new();
             let mut capture = Capture::begin(&mut file).unwrap();
             capture.packet(&Packet { time_ns: 5, ends, ttl, leaves, len, payload: kept, comment: &comment }).unwrap();

@@ -1,4 +1,4 @@
-//! `udispatch reload`: lets the running daemon read its file again and apply the changes.
+//! `udispatch reload`: makes the running daemon read its file again and apply the changes.
 
 use clap::Args;
 
@@ -7,14 +7,14 @@ use super::{Exit, output};
 use crate::config::diagnostics::printable;
 use crate::supervisor::reload_report::ReloadReport;
 
-/// Let the running daemon read its file again
+/// Make the running daemon read its file again
 ///
-/// A wrong file changes nothing, is told with the words of `check`, and exits with 78.
+/// An invalid file changes nothing: its problems are printed as by `check`, and the exit code is 78.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     remote: Remote,
-    /// Only tell what would change
+    /// Only print what would change
     #[arg(long)]
     dry_run: bool,
 }
@@ -43,7 +43,7 @@ fn tell(report: &ReloadReport, is_dry_run: bool) -> Exit {
     } = report;
     if let Some(problems) = problems {
         output::complain(&printable(problems.trim_end()));
-        output::complain("nothing was changed: the daemon goes on with what it had");
+        output::complain("nothing was changed: the daemon keeps its configuration");
         return if *is_wrong_file {
             Exit::Configuration
         } else {

@@ -26,7 +26,7 @@ pub(super) const RELOAD_TIMEOUT: Duration = Duration::from_secs(130);
 #[derive(Debug, Args)]
 pub(super) struct Remote {
     /// The daemon's control socket [default: $UDISPATCH_CONTROL, or control.sock in $RUNTIME_DIRECTORY, /run/udispatch or
-    /// $XDG_RUNTIME_DIR/udispatch, the first that answers]
+    /// $XDG_RUNTIME_DIR/udispatch, the first on which a daemon listens]
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
 }
@@ -36,6 +36,27 @@ impl Remote {
     pub(super) fn get(&self, target: &str) -> Result<HttpResponse, Exit> {
         let client = self.client(TIMEOUT)?;
         judge(&client, client.get(target))
+    }
+
+    /// Sends a GET request, and prints the response: as JSON, or as the text that `render` makes of it. A refusal is
+    /// printed, too.
+    pub(super) fn show<T: serde::de::DeserializeOwned>(
+        &self,
+        target: &str,
+        json: bool,
+        render: impl FnOnce(&T) -> String,
+    ) -> Exit {
+        let response = match self.get(target) {
+            Ok(response) => response,
+            Err(exit) => return exit,
+        };
+        if json {
+            return print_json(&response);
+        }
+        match understand(&response) {
+            Ok(value) => output::print(&render(&value)),
+            Err(exit) => exit,
+        }
     }
 
     /// Sends a GET request with a response that does not end; a refusal is printed.
@@ -86,11 +107,11 @@ impl Remote {
             }
         }
         output::complain(&format!(
-            "error: no daemon answers at any of the default places\n{}",
+            "error: no daemon responds at any of the default paths\n{}",
             tried.join("\n")
         ));
         output::complain(
-            "  Is one running? `udispatch run FILE` starts one. If its socket is elsewhere, name it: `--control PATH` or \
+            "  `udispatch run FILE` starts one. If its control socket has another path, use `--control PATH` or \
              $UDISPATCH_CONTROL",
         );
         Err(Exit::Failure)
@@ -109,9 +130,9 @@ fn shown(path: &Path) -> String {
 
 fn reason(path: &Path, error: &io::Error) -> &'static str {
     match error.kind() {
-        ErrorKind::NotFound => "there is none",
-        ErrorKind::ConnectionRefused if is_other(path) => "it is no socket",
-        ErrorKind::ConnectionRefused => "left over by a daemon that has ended",
+        ErrorKind::NotFound => "there is no socket",
+        ErrorKind::ConnectionRefused if is_other(path) => "it is not a socket",
+        ErrorKind::ConnectionRefused => "it was left by a daemon that has ended",
         _ => "it cannot be used",
     }
 }
@@ -121,29 +142,29 @@ pub(super) fn why_not(client: &Client, error: &io::Error) -> String {
     let path = shown(client.path());
     match error.kind() {
         ErrorKind::NotFound => format!(
-            "there is no control socket {path}. Is the daemon running, and is this its `control` path? `--control PATH` \
-             names another"
+            "there is no control socket {path}. Check that the daemon runs, and that this is its `control` path; \
+             `--control PATH` names another"
         ),
         ErrorKind::ConnectionRefused if is_other(client.path()) => {
             format!(
-                "{path} is no socket. `--control` names the daemon's control socket, not its file"
+                "{path} is not a socket. `--control` names the control socket of the daemon, not its configuration file"
             )
         }
         ErrorKind::ConnectionRefused => {
             format!(
-                "nobody answers at {path}: it was left over by a daemon that has ended. `udispatch run FILE` starts one"
+                "no daemon listens on {path}: the socket was left by one that has ended. `udispatch run FILE` starts a daemon"
             )
         }
         ErrorKind::PermissionDenied => format!(
-            "you may not use the control socket {path}: it is for its owner and its group. Run this with sudo or as the \
-             daemon's user, or join its group"
+            "you may not use the control socket {path}: only its owner and its group may. Run this command with sudo or as \
+             the daemon's user, or join the group"
         ),
         ErrorKind::TimedOut => {
             format!(
-                "the daemon at {path} does not answer in time; its log may say why, and SIGTERM ends it"
+                "the daemon at {path} does not respond in time; its log may say why, and SIGTERM ends it"
             )
         }
-        _ => format!("cannot ask the daemon at {path}: {error}"),
+        _ => format!("cannot send a request to the daemon at {path}: {error}"),
     }
 }
 
@@ -166,7 +187,7 @@ pub(super) fn judge(
     }
     let words = printable(response.text().trim_end());
     let words = if words.is_empty() {
-        format!("the daemon answered with status {}", response.status)
+        format!("the daemon responded with status {}", response.status)
     } else {
         words
     };
@@ -183,14 +204,14 @@ pub(super) fn understand<T: serde::de::DeserializeOwned>(
 ) -> Result<T, Exit> {
     serde_json::from_slice(&response.body).map_err(|error| {
         output::complain(&format!(
-            "error: cannot understand the daemon's answer ({error}): is it of another version? `--json` shows it as it is"
+            "error: cannot parse the response of the daemon ({error}); it may be of another version. `--json` prints it unchanged"
         ));
         Exit::Failure
     })
 }
 
 /// Prints JSON as it was received.
-pub(super) fn print_json(response: &HttpResponse) -> Exit {
+fn print_json(response: &HttpResponse) -> Exit {
     output::print(&(output::json_text(response.text().trim_end()) + "\n"))
 }
 

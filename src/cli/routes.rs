@@ -2,17 +2,17 @@
 
 use clap::Args;
 
-use super::remote::{Remote, print_json, understand};
+use super::Exit;
+use super::remote::Remote;
 use super::table::{Align, Table};
-use super::{Exit, output};
 use crate::observe::snapshot::Snapshot;
 
-/// List the running daemon's routes, with what became of their datagrams
+/// List the routes of the running daemon, with the counts of their datagrams
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     remote: Remote,
-    /// Print the rows as JSON; docs/status.md tells what each key means
+    /// Print the rows as JSON; docs/status.md documents each key
     #[arg(long)]
     json: bool,
 }
@@ -23,15 +23,7 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
     } else {
         "/status"
     };
-    let response = match arguments.remote.get(target) {
-        Ok(response) if arguments.json => return print_json(&response),
-        Ok(response) => response,
-        Err(exit) => return exit,
-    };
-    match understand::<Snapshot>(&response) {
-        Ok(snapshot) => output::print(&table(&snapshot)),
-        Err(exit) => exit,
-    }
+    arguments.remote.show(target, arguments.json, table)
 }
 
 fn table(snapshot: &Snapshot) -> String {

@@ -28,16 +28,17 @@ const FINAL_MESSAGE_MAX: Duration = Duration::from_millis(500);
 
 /// Serve until SIGTERM or Ctrl-C
 ///
-/// Refuses a wrong file with the words of `check` and exits with 78. The log goes to standard error, with a line that
-/// contains `ready` once every listener is bound; so does the ledger, at the end and on SIGUSR1.
+/// Refuses an invalid file with the messages of `check`, and exits with 78. The log is written to standard error. It
+/// has a line with `ready` once every listener is bound, and the ledger at the end and on SIGUSR1.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The configuration file
     file: PathBuf,
-    /// Receive with so many threads, whatever the file says
+    /// Receive with this number of threads, instead of the number in the file
     #[arg(long, value_name = "N", value_parser = worker_count)]
     workers: Option<NonZeroUsize>,
-    /// Go on with the sockets and sessions of the daemon that has the control socket; it ends then, and nothing is lost
+    /// Take over the sockets and sessions of the daemon that serves the control socket. That daemon ends, and no
+    /// datagram is lost
     #[arg(long)]
     takeover: bool,
 }
@@ -101,10 +102,10 @@ fn worker_count(text: &str) -> Result<NonZeroUsize, String> {
     count.ok_or_else(|| format!("write a whole number from 1 to {WORKERS_MAX}"))
 }
 
-/// Why the daemon ended other than in order.
+/// The reasons for which the daemon ends with a failure.
 #[derive(Debug, thiserror::Error)]
 enum End {
-    /// Another daemon has the control socket.
+    /// Another daemon serves the control socket.
     #[error(transparent)]
     Taken(#[from] Taken),
     /// The daemon could not start, or has failed.
@@ -116,7 +117,7 @@ enum End {
 struct StartedDaemon {
     supervisor: Supervisor,
     bound: BoundListeners,
-    /// The socket on which the next process asks for a takeover, if one was taken over.
+    /// The socket on which the next process requests a takeover, if this process has taken it over.
     gate: Option<OwnedFd>,
 }
 
@@ -138,7 +139,9 @@ fn take_over(config: Config, kinds: &[Kind]) -> Result<StartedDaemon, End> {
     })?;
     let mut client =
         TakeoverClient::connect(&takeover::path_beside(&control)).map_err(DaemonError::from)?;
-    let (mut inherited, mut http, mut gate) = (None, None, None);
+    let mut inherited = None;
+    let mut http = None;
+    let mut gate = None;
     for (listener, fd) in client.admin_listeners() {
         match listener {
             PassedListener::Control => inherited = Some((fd, control.clone())),

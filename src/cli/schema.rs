@@ -7,7 +7,7 @@ use crate::config::{Kind, schema};
 
 /// Print a JSON schema of configuration files, for editors
 ///
-/// Editors that speak TOML (taplo, Even Better TOML) complete and check a file whose first line names it:
+/// Editors that support TOML (taplo, Even Better TOML) complete and check a file whose first line names it:
 /// `#:schema ./udispatch.schema.json`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {}

@@ -4,26 +4,26 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::remote::{Remote, print_json, target, understand};
+use super::Exit;
+use super::remote::{Remote, target};
 use super::table::{Align, Table};
-use super::{Exit, output};
 use crate::supervisor::sessions::{LIST_MAX, SessionList, SessionRow};
 
-/// List open sessions: who talks to which upstream
+/// List the open sessions, with the client and the upstream of each
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     remote: Remote,
-    /// Only of this handler
+    /// Only sessions of this handler
     #[arg(long, value_name = "NAME")]
     handler: Option<String>,
-    /// Only of this client: an address, an address and a port, or a prefix
+    /// Only sessions of this client: an address, an address and a port, or a prefix
     #[arg(long, value_name = "ADDR")]
     client: Option<String>,
-    /// At most so many
+    /// The largest number of sessions to list
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=LIST_MAX as i64))]
     limit: u32,
-    /// Print them as JSON; docs/status.md tells what each key means
+    /// Print the sessions as JSON; docs/status.md documents each key
     #[arg(long)]
     json: bool,
 }
@@ -42,24 +42,16 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
         ("client", client.as_deref()),
         ("limit", Some(limit.as_str())),
     ];
-    let response = match remote.get(&target("/sessions", &parameters)) {
-        Ok(response) if *json => return print_json(&response),
-        Ok(response) => response,
-        Err(exit) => return exit,
-    };
-    match understand::<SessionList>(&response) {
-        Ok(list) => output::print(&text(&list)),
-        Err(exit) => exit,
-    }
+    remote.show(&target("/sessions", &parameters), *json, text)
 }
 
 fn text(list: &SessionList) -> String {
     if list.sessions.is_empty() {
-        return "no such session is open\n".to_owned();
+        return "no matching session is open\n".to_owned();
     }
     let heads = [
         ("client", Align::Left),
-        ("asked", Align::Left),
+        ("destination", Align::Left),
         ("handler", Align::Left),
         ("upstream", Align::Left),
         ("requests", Align::Right),
@@ -89,7 +81,7 @@ fn text(list: &SessionList) -> String {
         ]);
     }
     let more = if list.is_cut {
-        "there are more: raise --limit, or narrow it by --handler or --client\n"
+        "there are more sessions: raise --limit, or select by --handler or --client\n"
     } else {
         ""
     };

@@ -5,34 +5,27 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::remote::{Remote, print_json, understand};
-use super::{Exit, output};
+use super::Exit;
+use super::remote::Remote;
 use crate::config::diagnostics::{counted, one_line};
+use crate::dispatch::ledger::ListenerCounters;
 use crate::dispatch::verdict::DropReason;
-use crate::observe::snapshot::{Alarm, Snapshot};
+use crate::observe::snapshot::{Account, Alarm, Snapshot, errnos};
 
-/// Tell how the running daemon is
+/// Show the state of the running daemon
 ///
-/// Its state, what stands out and what to do about it, and what became of all datagrams so far.
+/// Prints its state, the active alarms with what to do about each, and what became of all datagrams so far.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     remote: Remote,
-    /// Print the whole snapshot as JSON; docs/status.md tells what each key means
+    /// Print the whole snapshot as JSON; docs/status.md documents each key
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn main(arguments: &Arguments) -> Exit {
-    let response = match arguments.remote.get("/status") {
-        Ok(response) if arguments.json => return print_json(&response),
-        Ok(response) => response,
-        Err(exit) => return exit,
-    };
-    match understand::<Snapshot>(&response) {
-        Ok(snapshot) => output::print(&screen(&snapshot)),
-        Err(exit) => exit,
-    }
+    arguments.remote.show("/status", arguments.json, screen)
 }
 
 /// Returns the whole screen.
@@ -85,11 +78,11 @@ fn screen(snapshot: &Snapshot) -> String {
 
 fn line(text: &mut String, head: &str, rest: &str) {
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "{head:12}  {rest}");
+    let _ = writeln!(text, "{head:14}  {rest}");
 }
 
 fn ledger(text: &mut String, snapshot: &Snapshot) {
-    let sum = |of: fn(&crate::observe::snapshot::Account) -> u64| -> u64 {
+    let sum = |of: fn(&Account) -> u64| -> u64 {
         snapshot.listeners.iter().map(|row| of(&row.account)).sum()
     };
     line(
@@ -123,29 +116,30 @@ fn ledger(text: &mut String, snapshot: &Snapshot) {
         line(
             text,
             "",
-            &format!("{unwritten} that handlers have taken wait to be written"),
+            &format!("{unwritten} handled by sinks are not written yet"),
         );
     }
-    let kernel_drops: u64 = snapshot.listeners.iter().map(|row| row.kernel_drops).sum();
-    line(text, "kernel drops", &kernel_drops.to_string());
-    let errors: Vec<String> = snapshot
-        .send_errors
+    let mut counters = ListenerCounters::default();
+    for row in &snapshot.listeners {
+        counters.add(&row.counters);
+    }
+    for (field, value) in counters.iter() {
+        line(text, field.label, &value.to_string());
+    }
+    let errors: Vec<String> = errnos::by_name(&snapshot.send_errors)
         .iter()
-        .map(|(errno, datagrams)| format!("{datagrams} {}", one_line(errno)))
+        .map(|(errno, datagrams)| format!("{datagrams} {errno}"))
         .collect();
-    line(
-        text,
-        "not sent",
-        if errors.is_empty() {
-            "0".to_owned()
-        } else {
-            errors.join(", ")
-        }
-        .as_str(),
-    );
-    let balance = match snapshot.balances {
-        true => "exact",
-        false => "BROKEN, a defect of udispatch: please report it with `udispatch status --json`",
+    let not_sent = if errors.is_empty() {
+        "0".to_owned()
+    } else {
+        errors.join(", ")
+    };
+    line(text, "not sent", &not_sent);
+    let balance = if snapshot.balances {
+        "exact"
+    } else {
+        "BROKEN, a defect of udispatch; please report it with `udispatch status --json`"
     };
     line(text, "balance", balance);
 }

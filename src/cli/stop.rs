@@ -5,7 +5,7 @@ use clap::Args;
 use super::Exit;
 use super::remote::Remote;
 
-/// Let the running daemon end, as on SIGTERM
+/// Stop the running daemon, as SIGTERM does
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]

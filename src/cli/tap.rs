@@ -28,33 +28,35 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Largest line in bytes that is accepted from the daemon: the largest payload with every byte escaped, and its names.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
-/// Show datagrams while they pass
+/// Show datagrams as they pass through the daemon
 ///
-/// One line for each datagram that enters: when, from where to where, what its handlers did with it, and what it holds;
-/// answers of upstreams that have sessions too. What is refused before it has a route is shown with the reason. The data
-/// path never waits: under heavy traffic some datagrams are counted instead of shown, and this says how many. Ends with
-/// Ctrl-C. Only the control socket shows this, since payloads are nobody else's business.
+/// Prints one line for each datagram that arrives: time, source, destination, what its handlers did with it, and its
+/// payload. Replies of upstreams with sessions are shown, too. A datagram that is dropped before it has a route is shown
+/// with the reason. The data path never waits: under heavy traffic some datagrams are counted instead of shown, and their
+/// number is printed. Press Ctrl-C to stop. Payloads are available on the control socket alone.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     remote: Remote,
     // Not a doc comment, in which the brackets would be a link.
     #[arg(long, value_name = "ADDR:PORT")]
-    #[arg(help = "Only what was sent there: 127.0.0.1:1234, 192.0.2.0/24, [::1]:53 or :1234")]
+    #[arg(
+        help = "Only datagrams to this destination: 127.0.0.1:1234, 192.0.2.0/24, [::1]:53 or :1234"
+    )]
     to: Option<String>,
-    /// Only what comes from there: 192.0.2.1 or 10.0.0.0/8
+    /// Only datagrams from this source: 192.0.2.1 or 10.0.0.0/8
     #[arg(long, value_name = "PREFIX")]
     from: Option<String>,
-    /// Only what goes to this handler
+    /// Only datagrams for this handler
     #[arg(long, value_name = "NAME")]
     handler: Option<String>,
-    /// End after so many datagrams
+    /// Stop after this number of datagrams
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Write pcapng to this file instead, for tshark and Wireshark; - is standard output
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     pcap: Option<PathBuf>,
-    /// Print one JSON object a line; docs/tap.md tells what each key means
+    /// Print one JSON object per line; docs/tap.md documents each key
     #[arg(long)]
     json: bool,
 }
@@ -95,7 +97,7 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
         // If the tap was ended by this command, the last counts are a moment old.
         last.matched = last.matched.max(last.shown + last.missed);
         output::complain(&format!(
-            "{} were missed, so that nothing else waits",
+            "{} were missed, since the data path does not wait for this command",
             sampled(&last)
         ));
     }
@@ -159,7 +161,7 @@ fn follow(
         rest.drain(..end);
         if rest.len() > LINE_BYTES_MAX {
             return Err(io::Error::other(
-                "the daemon sends lines without an end: is it of another version?",
+                "the daemon sends a line that does not end; it may be of another version",
             ));
         }
     }
@@ -167,7 +169,7 @@ fn follow(
     match why.or(is_asked_to_end.load(Ordering::Relaxed).then_some(())) {
         Some(()) => Ok(()),
         None => Err(io::Error::other(
-            "the daemon hung up: it has ended, or waited too long for this to read on",
+            "the daemon closed the connection: it has ended, or this command read too slowly",
         )),
     }
 }

@@ -2,56 +2,52 @@
 
 use clap::Args;
 
-use super::remote::{Remote, print_json, understand};
+use super::Exit;
+use super::remote::Remote;
 use super::table::{Align, Table};
-use super::{Exit, output};
 use crate::config::diagnostics::one_line;
-use crate::observe::snapshot::UpstreamRow;
+use crate::observe::snapshot::{UpstreamRow, counter_notes, upstream_columns};
 
-/// List the running daemon's upstreams: who is alive, who is draining, and what each got
+/// List the upstreams of the running daemon, with the state and the counts of each
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     remote: Remote,
-    /// Print the rows as JSON; docs/status.md tells what each key means
+    /// Print the rows as JSON; docs/status.md documents each key
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn main(arguments: &Arguments) -> Exit {
-    let response = match arguments.remote.get("/status/upstreams") {
-        Ok(response) if arguments.json => return print_json(&response),
-        Ok(response) => response,
-        Err(exit) => return exit,
-    };
-    match understand::<Vec<UpstreamRow>>(&response) {
-        Ok(rows) if rows.is_empty() => output::print("no handler has upstreams\n"),
-        Ok(rows) => output::print(&text(&rows)),
-        Err(exit) => exit,
-    }
+    arguments
+        .remote
+        .show("/status/upstreams", arguments.json, text)
 }
 
-fn text(rows: &[UpstreamRow]) -> String {
-    let heads = [
-        ("upstream", Align::Left),
-        ("state", Align::Left),
-        ("sessions", Align::Right),
-        ("sent", Align::Right),
-        ("not sent", Align::Right),
-        ("replies", Align::Right),
-    ];
+fn text(rows: &Vec<UpstreamRow>) -> String {
+    let Some(first) = rows.first() else {
+        return "no handler has upstreams\n".to_owned();
+    };
+    let mut heads = vec![("upstream", Align::Left), ("state", Align::Left)];
+    heads.extend(
+        upstream_columns(first)
+            .iter()
+            .map(|(head, _)| (*head, Align::Right)),
+    );
     let mut table = Table::new(&heads);
     let mut notes = String::new();
     for row in rows {
         let name = format!("{}/{}", row.handler, row.upstream);
-        table.row([
-            name.clone(),
-            state(row).to_owned(),
-            row.sessions.to_string(),
-            row.sent.to_string(),
-            row.failed.values().sum::<u64>().to_string(),
-            row.replies.to_string(),
-        ]);
+        let numbers = upstream_columns(row).into_iter();
+        let numbers = numbers.map(|(_, number)| number.to_string());
+        table.row(
+            [name.clone(), state(row).to_owned()]
+                .into_iter()
+                .chain(numbers),
+        );
+        for note in counter_notes(row.counters.iter()) {
+            notes += &(one_line(&format!("{name}: {note}")) + "\n");
+        }
         if let (false, Some(failure)) = (row.alive, &row.last_failure) {
             notes += &(one_line(&format!("{name}: {}; {}", failure.text, failure.cure)) + "\n");
         }

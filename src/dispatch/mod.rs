@@ -3,6 +3,7 @@
 //! Invariant: this room has no socket, thread, clock, random source or log line. The same code therefore runs in a
 //! worker, in a unit test, in the seeded simulation and in `explain`.
 
+pub mod counters;
 pub mod dispatcher;
 pub mod expectation;
 pub mod handler;

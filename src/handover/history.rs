@@ -2,7 +2,7 @@
 //! no row of it are kept in an extra last row, so that no received datagram is lost from the accounts.
 
 use crate::dispatch::id::{HandlerId, ListenerId, RouteId, UpstreamId};
-use crate::dispatch::ledger::{HandlerCount, Ledger, SessionCount, Tally, UpstreamCount};
+use crate::dispatch::ledger::Ledger;
 use crate::dispatch::sink::SinkCounts;
 use crate::dispatch::verdict::DropReason;
 use crate::plan::row_map::{HandlerMap, RowMaps};
@@ -113,10 +113,8 @@ impl History {
         for pending in &mut self.pending {
             let (written, lost) = pending.sink_counts.so_far();
             let tally = &mut self.workers[pending.worker].handlers[pending.handler].tally;
-            let (more, gone) = (
-                written.saturating_sub(pending.seen.0),
-                lost.saturating_sub(pending.seen.1),
-            );
+            let more = written.saturating_sub(pending.seen.0);
+            let gone = lost.saturating_sub(pending.seen.1);
             tally.in_flight = tally.in_flight.saturating_sub(more + gone);
             tally.handled += more;
             tally.dropped[DropReason::SinkClosed as usize] += gone;
@@ -157,15 +155,11 @@ impl History {
                 }
             }
             for (index, count) in ledger.handlers.iter().enumerate() {
-                sum.handlers[handler(index)].add(&past(count));
+                sum.handlers[handler(index)].add(&count.without_gauges());
             }
             for (index, count) in ledger.upstreams.iter().enumerate() {
                 let row = upstream(index).map_or(rows.upstreams - 1, |row| row.index());
-                sum.upstreams[row].add(&UpstreamCount {
-                    sessions: 0,
-                    dead_in: 0,
-                    ..count.clone()
-                });
+                sum.upstreams[row].add(&count.without_gauges());
             }
             sum
         };
@@ -221,83 +215,25 @@ pub fn as_written(ledger: &Ledger) -> Ledger {
     written
 }
 
-/// Returns what was counted between two copies of one worker's ledger. Gauges and the contents of sinks are omitted.
-pub fn difference(late: &Ledger, early: &Ledger) -> Ledger {
+/// Returns what was counted between two copies of one worker's ledger, the earlier of which was exported. Gauges and
+/// histograms are omitted.
+pub fn difference(late: &Ledger, exported: &Ledger) -> Ledger {
     let mut difference = Ledger {
         last_seen: Vec::new(),
         latency: None,
         ..late.clone()
     };
-    let minus = |late: &mut Tally, early: &Tally| {
-        late.received = since(late.received, early.received);
-        late.handled = since(late.handled, early.handled);
-        late.dropped
-            .iter_mut()
-            .zip(early.dropped)
-            .for_each(|(late, early)| *late = since(*late, early));
-    };
-    for (late, early) in difference.listeners.iter_mut().zip(&early.listeners) {
-        minus(&mut late.tally, &early.tally);
-        late.kernel_drops = since(late.kernel_drops, early.kernel_drops);
-        late.receive_errors = since(late.receive_errors, early.receive_errors);
+    for (late, exported) in difference.listeners.iter_mut().zip(&exported.listeners) {
+        *late = late.since(exported);
+    }
+    for (late, exported) in difference.routes.iter_mut().zip(&exported.routes) {
+        *late = late.since(exported);
+    }
+    for (late, exported) in difference.handlers.iter_mut().zip(&exported.handlers) {
+        *late = late.since_export(exported);
+    }
+    for (late, exported) in difference.upstreams.iter_mut().zip(&exported.upstreams) {
+        *late = late.since_export(exported);
     }
     difference
-        .routes
-        .iter_mut()
-        .zip(&early.routes)
-        .for_each(|(late, early)| minus(late, early));
-    for (late, early) in difference.handlers.iter_mut().zip(&early.handlers) {
-        minus(&mut late.tally, &early.tally);
-        minus(&mut late.replies, &early.replies);
-        late.sent = since(late.sent, early.sent);
-        less(&mut late.failed, &early.failed);
-        less(&mut late.reported, &early.reported);
-        // Open sessions were exported before. Sessions that end here also began here.
-        late.sessions = SessionCount {
-            one_way: since(late.sessions.one_way, early.sessions.one_way),
-            ..SessionCount::default()
-        };
-    }
-    for (late, early) in difference.upstreams.iter_mut().zip(&early.upstreams) {
-        less(&mut late.failed, &early.failed);
-        less(&mut late.reported, &early.reported);
-        *late = UpstreamCount {
-            sent: since(late.sent, early.sent),
-            skipped: since(late.skipped, early.skipped),
-            failed: std::mem::take(&mut late.failed),
-            reported: std::mem::take(&mut late.reported),
-            ..UpstreamCount::default()
-        };
-    }
-    difference
-}
-
-/// Returns by how much a counter has grown. Counters only grow while a worker runs. A smaller value is a defect; the
-/// growth is then 0 instead of nearly 2⁶⁴.
-fn since(late: u64, early: u64) -> u64 {
-    debug_assert!(late >= early, "a counter went back from {early} to {late}");
-    late.saturating_sub(early)
-}
-
-/// Subtracts earlier counts by errno from later ones.
-fn less(late: &mut Vec<(i32, u64)>, early: &[(i32, u64)]) {
-    for (errno, count) in late.iter_mut() {
-        let before = early.iter().find(|early| early.0 == *errno);
-        *count = since(*count, before.map_or(0, |early| early.1));
-    }
-    late.retain(|(_, count)| *count > 0);
-}
-
-/// Returns the count without its gauges.
-fn past(count: &HandlerCount) -> HandlerCount {
-    let sessions = SessionCount {
-        open: 0,
-        unreplied: 0,
-        ports: 0,
-        ..count.sessions
-    };
-    HandlerCount {
-        sessions,
-        ..count.clone()
-    }
 }

@@ -1,62 +1,38 @@
 //! Counters of the control socket's clients. `admin` increments them, and every snapshot shows them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::dispatch::counters::{SharedFamily, counters};
 
-use crate::observe::snapshot::AdminRow;
+/// What was refused. Each counter belongs to one limit or rule.
+const REFUSED: SharedFamily = SharedFamily {
+    name: "admin_refused_total",
+    help: "Refusals of the control socket and the HTTP port, by limit.",
+    label: "by",
+};
 
-/// The counters. `AdminRow` in `snapshot/rows.rs` documents each of them.
-#[derive(Debug, Default)]
-#[allow(missing_docs)]
-pub struct AdminStats {
-    pub connections: Count,
-    pub viewers: Count,
-    pub accepted: Count,
-    pub failed_accepts: Count,
-    pub requests: Count,
-    pub refused_connections: Count,
-    pub refused_hosts: Count,
-    pub refused_methods: Count,
-    pub refused_requests: Count,
-    pub refused_viewers: Count,
-    pub refused_busy: Count,
-}
-
-/// A counter or gauge that any thread may change.
-#[derive(Debug, Default)]
-pub struct Count(AtomicU64);
-
-impl Count {
-    /// Adds one.
-    pub fn more(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Subtracts one, for gauges such as open connections.
-    pub fn less(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Returns the current value.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-impl AdminStats {
-    /// Returns the current values of all counters.
-    pub fn row(&self) -> AdminRow {
-        AdminRow {
-            connections: self.connections.get(),
-            viewers: self.viewers.get(),
-            accepted: self.accepted.get(),
-            failed_accepts: self.failed_accepts.get(),
-            requests: self.requests.get(),
-            refused_connections: self.refused_connections.get(),
-            refused_hosts: self.refused_hosts.get(),
-            refused_methods: self.refused_methods.get(),
-            refused_requests: self.refused_requests.get(),
-            refused_viewers: self.refused_viewers.get(),
-            refused_busy: self.refused_busy.get(),
-        }
+counters! {
+    /// The counters of the control socket and of the HTTP port.
+    pub struct AdminRow shared AdminStats {
+        /// Open connections to the control socket and the HTTP port.
+        connections: gauge("connections", metric "admin_connections");
+        /// Connected viewers of the live view.
+        viewers: gauge("viewers", metric "admin_viewers");
+        /// Connections accepted so far.
+        accepted: counter("accepted", metric "admin_connections_total");
+        /// Failures to accept a connection; each is retried.
+        failed_accepts: counter("failed accepts", metric "admin_failed_accepts_total");
+        /// Requests responded to so far, including refusals.
+        requests: counter("requests", metric "admin_requests_total");
+        /// Requests refused because too many others waited for the supervisor.
+        refused_busy: counter("refused: busy", part "busy" of REFUSED);
+        /// Connections closed at once because the maximum number was open.
+        refused_connections: counter("refused: connections", part "connections" of REFUSED);
+        /// Requests refused because their `Host` is not allowed.
+        refused_hosts: counter("refused: hosts", part "host" of REFUSED);
+        /// Requests over TCP refused because they would change something.
+        refused_methods: counter("refused: methods", part "method" of REFUSED);
+        /// Requests refused because they were too large, too slow, or not HTTP.
+        refused_requests: counter("refused: requests", part "request" of REFUSED);
+        /// Viewers refused because the maximum number was connected.
+        refused_viewers: counter("refused: viewers", part "viewers" of REFUSED);
     }
 }

@@ -88,8 +88,8 @@ impl ResourceWatch {
 
 fn explain(error: &io::Error) -> String {
     format!(
-        "no more files can be opened: {error}; {} are the limit now. Sessions that are there go on, new ones are refused as \
-         `no_port`, and clients of the control socket are let in one at a time. Raise `LimitNOFILE=` of the unit (or `ulimit -n`), or shorten \
+        "no more files can be opened: {error}; the limit is {}. Open sessions continue, new ones are refused as `no_port`, \
+         and clients of the control socket are accepted one at a time. Raise `LimitNOFILE=` of the unit (or `ulimit -n`), or shorten \
          `session_idle`",
         limits::open_files()
     )

@@ -141,7 +141,10 @@ fn tell_health(text: &mut String, snapshot: &Snapshot, handler: &str) {
         if row.draining {
             what += ", draining";
         }
-        what += &format!(", {} sessions, {} sent", row.sessions, row.sent);
+        what += &format!(
+            ", {} sessions, {} sent",
+            row.counters.sessions, row.counters.sent
+        );
         if let (false, Some(failure)) = (row.alive, &row.last_failure) {
             what += &format!("; last probe: {}", failure.text);
         }

@@ -305,7 +305,10 @@ impl Worker {
         if meaning == ReceiveError::Drained {
             return Some(After::Drained);
         }
-        self.dispatcher.listener_count(listener).receive_errors += 1;
+        self.dispatcher
+            .listener_count(listener)
+            .counters
+            .receive_errors += 1;
         if meaning == ReceiveError::Again {
             Some(After::More)
         } else {

@@ -265,7 +265,9 @@ impl UpstreamSockets {
     pub fn settle(&mut self, ledger: &mut Ledger) {
         for id in self.closing.drain(..) {
             if let Some(mut slot) = self.slots[id.index()].take() {
-                ledger.upstreams[slot.upstream.index()].kernel_drops += slot.new_kernel_drops();
+                ledger.upstreams[slot.upstream.index()]
+                    .counters
+                    .kernel_drops += slot.new_kernel_drops();
                 self.targets[slot.upstream.index()].budget.give_back();
                 self.free.push(id);
             }
@@ -286,7 +288,9 @@ impl UpstreamSockets {
             .flatten()
             .filter(|slot| slot.is_leased)
         {
-            ledger.upstreams[slot.upstream.index()].kernel_drops += slot.new_kernel_drops();
+            ledger.upstreams[slot.upstream.index()]
+                .counters
+                .kernel_drops += slot.new_kernel_drops();
         }
     }
 

@@ -57,7 +57,7 @@ fn silence_is_an_alarm() {
         ]
         "#,
     );
-    daemon.wait_for("alarm route_silent, all: nothing has come to route all for longer than 1s");
+    daemon.wait_for("alarm route_silent, all: route all has received nothing for longer than 1s");
     daemon.wait_for("alarm source_silent, some from 127.0.0.16/28: ");
     let near = Client::bind("127.0.0.1:0");
     let far = Client::bind("127.0.0.17:0");
@@ -169,7 +169,7 @@ fn a_group_on_an_interface_that_is_gone_is_an_alarm() {
     run("ip link del lan");
     let alarm = alarm_when(&daemon, || {}, is_gone);
     assert!(
-        alarm.text.starts_with("interface lan (index ") && alarm.text.contains("gets nothing"),
+        alarm.text.starts_with("interface lan (index ") && alarm.text.contains("receives nothing"),
         "{alarm:?}"
     );
     daemon.wait_for("alarm interface_gone, 239.1.2.3:5000 on lan: ");
@@ -188,9 +188,12 @@ fn a_group_on_an_interface_that_is_gone_is_an_alarm() {
     let alarm = alarm_when(
         &daemon,
         || {},
-        |alarm| is_gone(alarm) && alarm.text.contains("made again"),
+        |alarm| is_gone(alarm) && alarm.text.contains("created again"),
     );
-    assert!(alarm.cure.starts_with("`udispatch reload`"), "{alarm:?}");
+    assert!(
+        alarm.cure.starts_with("run `udispatch reload`"),
+        "{alarm:?}"
+    );
     let sender = Client::bind("10.7.0.1:0");
     socket2::SockRef::from(&sender.0)
         .set_multicast_if_v4(&"10.7.0.1".parse().unwrap())

@@ -146,7 +146,7 @@ fn the_snapshot_is_the_ledger() {
 /// A path that is requested, the status of the response, and words of it.
 const READ: &[(&str, u16, &str)] = &[
     ("/nothing", 404, "/status"),
-    ("/reload", 405, "verbs are posted"),
+    ("/reload", 405, "use GET to read"),
     ("/sessions?handler=ehco", 404, "did you mean \"echo\"?"),
     ("/sessions?client=me", 404, "192.0.2.0/24"),
     (
@@ -267,6 +267,13 @@ fn draining_by_hand() {
     assert_eq!(rows.iter().filter(|row| row.draining).count(), 1);
     assert!(ask(&daemon, &["upstreams"]).output.contains("draining"));
 
+    let more = config + "[[route]]\ndestination = \"127.0.0.1:1236\"\nhandler = \"on\"\n";
+    std::fs::write(daemon.file(), more).unwrap();
+    let outcome = ask(&daemon, &["reload"]);
+    assert_eq!(outcome.code, 0, "{}{}", outcome.output, outcome.errors);
+    let is_draining = || snapshot(&daemon).upstreams.iter().any(|row| row.draining);
+    assert!(is_draining(), "it stays drained");
+
     let outcome = ask(&daemon, &["undrain", &name]);
     assert!(
         outcome.code == 0 && outcome.output.contains("gets new sessions again"),
@@ -277,6 +284,7 @@ fn draining_by_hand() {
     eventually("it gets new sessions again", || {
         answer(&Client::newcomer(), HERE).starts_with(&format!("{mine}:"))
     });
+    eventually("no upstream is draining", || !is_draining());
     let two = addresses[1].to_string();
     let outcome = ask(&daemon, &["drain", &two]);
     assert!(
@@ -408,7 +416,7 @@ fn commands() {
     let mut daemon = Daemon::start(&forwarder("on", HERE, &list([server.address()]), ""));
     answer(&Client::bind("127.0.0.1:0"), HERE);
     for (command, words) in [
-        ("status", "balance       exact"),
+        ("status", "balance         exact"),
         ("routes", "received"),
         ("sessions", "127.0.0.1:9001"),
         ("upstreams", "on/127.0.0.1:9001"),
@@ -518,7 +526,10 @@ fn one_daemon_in_one_place() {
     assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     let outcome = udispatch(&["status", "--control", control]);
     assert!(
-        outcome.code == 1 && outcome.errors.contains(&format!("{control} is no socket")),
+        outcome.code == 1
+            && outcome
+                .errors
+                .contains(&format!("{control} is not a socket")),
         "{}",
         outcome.errors
     );
@@ -526,7 +537,7 @@ fn one_daemon_in_one_place() {
     drop(UnixListener::bind(&left_over).unwrap());
     let outcome = udispatch(&["status", "--control", left_over.to_str().unwrap()]);
     assert!(
-        outcome.code == 1 && outcome.errors.contains("nobody answers"),
+        outcome.code == 1 && outcome.errors.contains("no daemon listens on"),
         "{}",
         outcome.errors
     );
@@ -599,7 +610,7 @@ fn others_may_not_ask() {
     };
     let (code, errors) = status(&words);
     assert!(
-        code == Some(1) && errors.contains("for its owner and its group"),
+        code == Some(1) && errors.contains("only its owner and its group may"),
         "{errors}"
     );
     let group = ["setpriv", "--reuid=65534", "--regid=0", "--clear-groups"];

@@ -150,8 +150,12 @@ fn files_run_out() {
         refused.send_errors.is_empty() && refused.balances,
         "{refused:?}"
     );
-    let counted = &refused.upstreams[0];
-    assert!(format!("{counted:?}").contains("EMFILE"), "{counted:?}");
+    let failed: Vec<i32> = refused.upstreams[0]
+        .failed
+        .iter()
+        .map(|(errno, _)| errno)
+        .collect();
+    assert_eq!(failed, [libc::EMFILE], "{refused:?}");
 
     // This file would add a listener. A file that changes nothing needs no descriptor.
     fs::write(

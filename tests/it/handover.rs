@@ -380,7 +380,7 @@ fn a_storm_of_signals() {
         (questions, questions)
     );
     assert!(
-        now.listeners[0].kernel_drops == 0 && questions > 0,
+        now.listeners[0].counters.kernel_drops == 0 && questions > 0,
         "{now:#?}"
     );
     send_signal(now.pid, Signal::TERM);

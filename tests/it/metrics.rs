@@ -163,7 +163,7 @@ fn metrics_are_the_snapshot() {
         );
         assert_eq!(
             value(&format!("udispatch_handler_sent_datagrams_total{label}")),
-            row.sent
+            row.counters.sent
         );
         assert_eq!(
             value(&format!("udispatch_sessions{label}")),

@@ -191,9 +191,9 @@ fn assert_lawful(seen: &Snapshot) {
     assert_eq!(received(handlers), received(routes) + twice, "{seen}");
     // Each datagram that the forwarder handled was meant for each upstream, and what happened to it is known.
     for row in seen.upstreams.iter() {
-        let failed: u64 = row.failed.values().sum();
+        let failed = row.failed.total();
         assert!(
-            row.sent + failed + row.skipped
+            row.counters.sent + failed + row.counters.skipped
                 <= received(seen.handlers.iter().map(|row| &row.account)),
             "{seen}"
         );
@@ -202,7 +202,11 @@ fn assert_lawful(seen: &Snapshot) {
 
 /// The number of sent datagrams that the ledger has, received or dropped by the kernel.
 fn accounted(seen: &Snapshot) -> (u64, u64) {
-    let kernel_drops = seen.listeners.iter().map(|row| row.kernel_drops).sum();
+    let kernel_drops = seen
+        .listeners
+        .iter()
+        .map(|row| row.counters.kernel_drops)
+        .sum();
     (
         received(seen.listeners.iter().map(|row| &row.account)),
         kernel_drops,
@@ -298,7 +302,7 @@ fn nothing_is_lost_without_a_name() {
         .find(|row| row.listener == "127.0.0.1:1001")
         .unwrap();
     assert_eq!(
-        kept.kernel_drops,
+        kept.counters.kernel_drops,
         drops_of("0100007F:03E9"),
         "the sockets' own count"
     );

@@ -120,7 +120,7 @@ fn datagrams_show_up_in_the_picture() {
     }
     browser.click(".node[data-key='handler:asked']");
     browser.wait("document.querySelector('#details h2').textContent === 'asked'");
-    browser.wait(&format!("{}[0] === '1'", figures("open now")));
+    browser.wait(&format!("{}[0] === '1'", figures("sessions open")));
     browser.wait(&format!("{}[1] === '7'", figures("replies")));
     browser
         .wait("document.querySelector('#details .chart .line.s0').getAttribute('d').length > 20");

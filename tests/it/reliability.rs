@@ -485,7 +485,7 @@ fn blocked_output_harms_nobody_else() {
         });
     assert_eq!(received, handled + dropped + in_flight, "{status}");
     assert!(
-        status.contains(" that handlers have taken wait to be written"),
+        status.contains(" handled by sinks are not written yet"),
         "{status}"
     );
     let ledger = daemon.stop_while(libc::SIGTERM, |daemon| {

@@ -159,7 +159,7 @@ fn restart_keeps_what_comes(systemd: &Systemd) {
         status
             .listeners
             .iter()
-            .map(|row| row.kernel_drops)
+            .map(|row| row.counters.kernel_drops)
             .sum::<u64>(),
         0,
         "{status:#?}"

@@ -356,7 +356,7 @@ fn many_at_once() {
     assert_eq!(
         (
             now.listeners[0].account.received,
-            now.listeners[0].kernel_drops
+            now.listeners[0].counters.kernel_drops
         ),
         (questions, 0)
     );

@@ -195,8 +195,8 @@ fn a_daemon_that_goes_away_is_waited_for() {
     let mut terminal = Terminal::start(top(&control, &[]), 100, 24);
     terminal.wait_for("udispatch serving");
     daemon.stop();
-    terminal.wait_for("NO ANSWER");
-    let lines = terminal.wait_for("trying again");
+    terminal.wait_for("NO RESPONSE");
+    let lines = terminal.wait_for("retrying");
     assert_ne!(
         place(&lines, "127.0.0.1:4000"),
         usize::MAX,

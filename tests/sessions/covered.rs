@@ -78,7 +78,7 @@ impl Covered {
             let count: u64 = ledger
                 .upstreams
                 .iter()
-                .map(|upstream| upstream.shadow[place])
+                .map(|upstream| upstream.shadow.values()[place])
                 .sum();
             *self.met.entry(name).or_default() += count;
         }

@@ -436,7 +436,7 @@ impl Model {
             }
             check_row("handler", number, &count.tally, &account);
             assert_eq!(
-                (count.sent, count.failed.len()),
+                (count.counters.sent, count.failed.total()),
                 (0, 0),
                 "nothing was sent here"
             );

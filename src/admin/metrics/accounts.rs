@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::text::{Family, MetricKind, Text};
+use crate::dispatch::counters::{CounterField, CounterKind};
 use crate::observe::snapshot::Account;
 
 /// The names of the families for one kind of row with an account.
@@ -45,5 +46,37 @@ pub(super) fn by(
             .chain([(last, name.as_str())])
             .collect();
         family.sample(&labels, count);
+    }
+}
+
+/// The counters of one row, with the labels of the row.
+pub(super) struct CounterRow<'a> {
+    pub(super) labels: Vec<(&'static str, &'a str)>,
+    /// The values in the order of the declarations.
+    pub(super) values: Vec<u64>,
+}
+
+/// Writes the families of declared counters, with the samples of all rows. Counters without a metric are left out.
+pub(super) fn counters(text: &mut Text, fields: &[CounterField], rows: &[CounterRow<'_>]) {
+    let family_of = |field: &CounterField| field.metric.map(|metric| metric.family);
+    let mut start = 0;
+    for fields in fields.chunk_by(|one, next| family_of(one) == family_of(next)) {
+        let places = start..start + fields.len();
+        start = places.end;
+        let Some(metric) = fields[0].metric else {
+            continue;
+        };
+        let kind = match fields[0].kind {
+            CounterKind::Counter => MetricKind::Counter,
+            CounterKind::Gauge => MetricKind::Gauge,
+        };
+        let mut family = text.family(metric.family, kind, metric.help);
+        for row in rows {
+            for (field, value) in fields.iter().zip(&row.values[places.clone()]) {
+                let mut labels = row.labels.clone();
+                labels.extend(field.metric.and_then(|metric| metric.part));
+                family.sample(&labels, value);
+            }
+        }
     }
 }

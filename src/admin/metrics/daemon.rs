@@ -1,9 +1,10 @@
 //! The metric families of the process as a whole, its listeners, its workers, and the host.
 
-use super::accounts::{AccountNames, accounts};
+use super::accounts::{AccountNames, CounterRow, accounts, counters};
 use super::text::{MetricKind, Text};
+use crate::dispatch::ledger::ListenerCounters;
 use crate::dispatch::verdict::DropReason;
-use crate::observe::snapshot::{DaemonState, Snapshot};
+use crate::observe::snapshot::{AdminRow, DaemonState, HostCounts, Snapshot};
 
 /// Writes these families.
 pub(super) fn write(text: &mut Text, snapshot: &Snapshot) {
@@ -21,7 +22,7 @@ fn process(text: &mut Text, snapshot: &Snapshot) {
     let mut info = text.family(
         "build_info",
         MetricKind::Gauge,
-        "Always 1; the label tells which version runs.",
+        "Always 1; the label is the version of the program.",
     );
     info.sample(&[("version", &snapshot.version)], 1);
     let mut started = text.family(
@@ -33,7 +34,7 @@ fn process(text: &mut Text, snapshot: &Snapshot) {
     let mut states = text.family(
         "state",
         MetricKind::Gauge,
-        "1 for the state that the daemon is in.",
+        "1 for the current state of the daemon.",
     );
     for state in [
         DaemonState::Serving,
@@ -45,8 +46,7 @@ fn process(text: &mut Text, snapshot: &Snapshot) {
             u8::from(state == snapshot.state),
         );
     }
-    let help =
-        "1 while received = handled + dropped + in flight holds in every row; 0 is a defect.";
+    let help = "1 if received = handled + dropped + in flight in every row.";
     text.family("ledger_balances", MetricKind::Gauge, help)
         .sample(&[], u8::from(snapshot.balances));
 }
@@ -64,7 +64,7 @@ fn reloads(text: &mut Text, snapshot: &Snapshot) {
         ("applied", snapshot.reloaded),
         ("refused", reloads.last_refused),
     ];
-    let help = "When a reload last had this outcome, in unix time; absent while none had.";
+    let help = "Unix time of the last reload with each outcome.";
     let mut times = text.family(
         "config_last_reload_timestamp_seconds",
         MetricKind::Gauge,
@@ -85,12 +85,12 @@ fn alarms(text: &mut Text, snapshot: &Snapshot) {
     let mut alarms = text.family(
         "alarm_active",
         MetricKind::Gauge,
-        "1 for each alarm that there is; absent when it is over.",
+        "1 for each active alarm.",
     );
     for alarm in &snapshot.alarms {
         alarms.sample(&[("alarm", &alarm.name), ("about", &alarm.about)], 1);
     }
-    text.family("alarms", MetricKind::Gauge, "How many alarms there are.")
+    text.family("alarms", MetricKind::Gauge, "Number of active alarms.")
         .sample(&[], snapshot.alarms.len());
 }
 
@@ -102,11 +102,11 @@ fn listeners(text: &mut Text, snapshot: &Snapshot) {
         ),
         handled: (
             "handled_datagrams_total",
-            "Of those, the ones that were handled.",
+            "Received datagrams that were handled.",
         ),
         dropped: (
             "dropped_datagrams_total",
-            "Of those, the ones that were dropped, by reason; absent reasons never were.",
+            "Received datagrams that were dropped, by reason.",
         ),
     };
     let rows: Vec<_> = snapshot
@@ -115,7 +115,7 @@ fn listeners(text: &mut Text, snapshot: &Snapshot) {
         .map(|row| (row.listener.clone(), &row.account))
         .collect();
     accounts(text, &names, "listener", &rows);
-    let help = "Dropped datagrams of all listeners, with every reason, so that the first one of a reason is a rise.";
+    let help = "Dropped datagrams of all listeners, with every reason.";
     let mut reasons = text.family(
         "dropped_datagrams_by_reason_total",
         MetricKind::Counter,
@@ -128,19 +128,15 @@ fn listeners(text: &mut Text, snapshot: &Snapshot) {
             snapshot.drops.get(label).copied().unwrap_or(0),
         );
     }
-    let help =
-        "Datagrams that the kernel dropped before the daemon: they found the receive buffer full.";
-    let mut drops = text.family("kernel_dropped_datagrams_total", MetricKind::Counter, help);
-    snapshot
+    let rows: Vec<_> = snapshot
         .listeners
         .iter()
-        .for_each(|row| drops.sample(&[("listener", &row.listener)], row.kernel_drops));
-    let help = "Receive calls that failed and were tried again.";
-    let mut errors = text.family("receive_errors_total", MetricKind::Counter, help);
-    snapshot
-        .listeners
-        .iter()
-        .for_each(|row| errors.sample(&[("listener", &row.listener)], row.receive_errors));
+        .map(|row| CounterRow {
+            labels: vec![("listener", &row.listener)],
+            values: row.counters.values().to_vec(),
+        })
+        .collect();
+    counters(text, ListenerCounters::FIELDS, &rows);
 }
 
 fn workers(text: &mut Text, snapshot: &Snapshot) {
@@ -151,11 +147,11 @@ fn workers(text: &mut Text, snapshot: &Snapshot) {
         ),
         handled: (
             "worker_handled_datagrams_total",
-            "Of those, the ones that were handled.",
+            "Received datagrams that were handled.",
         ),
         dropped: (
             "worker_dropped_datagrams_total",
-            "Of those, the ones that were dropped, by reason.",
+            "Received datagrams that were dropped, by reason.",
         ),
     };
     let rows: Vec<_> = snapshot
@@ -167,7 +163,7 @@ fn workers(text: &mut Text, snapshot: &Snapshot) {
     let mut up = text.family(
         "worker_up",
         MetricKind::Gauge,
-        "1 if the worker answered when this was taken.",
+        "1 if the worker responded when the metrics were taken.",
     );
     rows.iter()
         .zip(&snapshot.workers)
@@ -180,8 +176,7 @@ fn latency(text: &mut Text, snapshot: &Snapshot) {
     let Some(latency) = &snapshot.latency else {
         return;
     };
-    let help =
-        "Time from the kernel's receiving a handled datagram until its turn's send call returned.";
+    let help = "Time from receipt in the kernel to the end of the send call.";
     let up_to = latency
         .buckets
         .iter()
@@ -191,56 +186,13 @@ fn latency(text: &mut Text, snapshot: &Snapshot) {
 }
 
 fn host(text: &mut Text, snapshot: &Snapshot) {
-    let host = &snapshot.host;
-    let help = "UDP datagrams of any program on this host that found a receive buffer full.";
-    let mut receive = text.family(
-        "host_udp_receive_buffer_errors_total",
-        MetricKind::Counter,
-        help,
-    );
-    receive.sample(&[("family", "ipv4")], host.udp_receive_buffer_errors);
-    receive.sample(&[("family", "ipv6")], host.udp6_receive_buffer_errors);
-    let help = "UDP datagrams of any program on this host that found a send buffer full.";
-    let mut send = text.family(
-        "host_udp_send_buffer_errors_total",
-        MetricKind::Counter,
-        help,
-    );
-    send.sample(&[("family", "ipv4")], host.udp_send_buffer_errors);
-    send.sample(&[("family", "ipv6")], host.udp6_send_buffer_errors);
+    let values = snapshot.host.values().to_vec();
+    let labels = Vec::new();
+    counters(text, HostCounts::FIELDS, &[CounterRow { labels, values }]);
 }
 
 fn admin(text: &mut Text, snapshot: &Snapshot) {
-    let admin = &snapshot.admin;
-    let help = "Connections to the control socket and the HTTP port now.";
-    text.family("admin_connections", MetricKind::Gauge, help)
-        .sample(&[], admin.connections);
-    text.family(
-        "admin_viewers",
-        MetricKind::Gauge,
-        "Viewers of the live view now.",
-    )
-    .sample(&[], admin.viewers);
-    let help = "Connections that were ever accepted.";
-    text.family("admin_connections_total", MetricKind::Counter, help)
-        .sample(&[], admin.accepted);
-    let help =
-        "Times that a connection could not be accepted, as a rule since no more files may be open.";
-    text.family("admin_failed_accepts_total", MetricKind::Counter, help)
-        .sample(&[], admin.failed_accepts);
-    let help = "Requests that were ever answered, refusals among them.";
-    text.family("admin_requests_total", MetricKind::Counter, help)
-        .sample(&[], admin.requests);
-    let help = "What a limit or a rule of the control socket or the HTTP port refused, by which.";
-    let mut refused = text.family("admin_refused_total", MetricKind::Counter, help);
-    for (by, count) in [
-        ("busy", admin.refused_busy),
-        ("connections", admin.refused_connections),
-        ("host", admin.refused_hosts),
-        ("method", admin.refused_methods),
-        ("request", admin.refused_requests),
-        ("viewers", admin.refused_viewers),
-    ] {
-        refused.sample(&[("by", by)], count);
-    }
+    let values = snapshot.admin.values().to_vec();
+    let labels = Vec::new();
+    counters(text, AdminRow::FIELDS, &[CounterRow { labels, values }]);
 }

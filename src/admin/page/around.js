@@ -46,14 +46,14 @@ export function showAlarms(model, open) {
   list.unshift(...reasons.map((text) => ({ name: "degraded", about: text, text, cure: "", level: "warn", since: null })));
   if (!balances) {
     const text = "The ledger does not balance: a defect of udispatch.";
-    const cure = "Please report it, with what /status says.";
+    const cure = "Please report it with the output of /status.";
     list.unshift({ name: "balance", about: "", text, cure, level: "bad", since: null });
   }
   list.sort((one, other) => Number(other.level === "bad") - Number(one.level === "bad"));
   const shown = list.slice(0, ALARMS_MAX);
   if (list.length > shown.length) {
     const more = plural(list.length - shown.length, "alarm");
-    shown.push({ name: "more", about: "", text: `${more} more: udispatch status tells them all.`, cure: "", level: "warn", since: null });
+    shown.push({ name: "more", about: "", text: `${more} more; udispatch status lists them all.`, cure: "", level: "warn", since: null });
   }
   const element = byId("alarms");
   element.hidden = shown.length === 0;
@@ -114,7 +114,7 @@ export function showFoot({ snapshot, before, seconds }) {
     const grown = old ? row.received - old.received : -1;
     return grown >= 0 ? grown / seconds : null;
   };
-  const worker = (row) => [`worker ${row.worker}`, row.responsive ? rate(speed(row)) : "✕ does not answer", row.responsive ? "" : "bad"];
+  const worker = (row) => [`worker ${row.worker}`, row.responsive ? rate(speed(row)) : "✕ does not respond", row.responsive ? "" : "bad"];
   facts("workers", workers.map(worker));
   const receive = host.udp_receive_buffer_errors + host.udp6_receive_buffer_errors;
   const send = host.udp_send_buffer_errors + host.udp6_send_buffer_errors;

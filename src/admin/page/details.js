@@ -10,40 +10,31 @@ const LISTED_MAX = 200;
 
 const entries = (counts) => Object.entries(counts ?? {}).sort(([, one], [, other]) => other - one);
 
-/** Returns the counters below those that have a line in the chart. */
-function furtherCounts({ kind, row }) {
+/** Returns the counters below those that have a line in the chart. `declared` has the counters of the node's kind. */
+function furtherCounts({ kind, row, counters }, declared) {
   const rows = [];
-  if (kind === "listener" || kind === "handler") rows.push(["handled", (all) => all.handled]);
-  if (row.in_flight !== undefined) rows.push(["in flight now", (all) => all.in_flight, true]);
-  if (kind === "listener") rows.push(["receive errors", (all) => all.receive_errors]);
-  if (kind === "handler") rows.push(["replies dropped", (all) => all.replies.dropped]);
-  return rows.map(([name, of, isLevel]) => ({ name, of, isLevel }));
+  if (kind === "listener" || kind === "handler") rows.push({ name: "handled", of: (all) => all.handled });
+  if (row.in_flight !== undefined) rows.push({ name: "in flight now", of: (all) => all.in_flight, isLevel: true });
+  for (const { key, label, help, is_gauge: isLevel } of declared) {
+    if (counters.some(({ name }) => name === label)) continue;
+    rows.push({ name: label, title: help, of: (all) => all[key] ?? 0, isLevel });
+  }
+  if (kind === "handler") rows.push({ name: "replies dropped", of: (all) => all.replies.dropped });
+  return rows;
 }
 
-function sessionCounts({ kind, row }) {
-  if (kind === "upstream") return row.sessions > 0 ? [["open now", row.sessions]] : [];
-  const count = row.sessions;
-  if (!count || (count.opened === 0 && count.one_way === 0)) return [];
-  return [
-    ["open now", count.open],
-    ["of these unreplied", count.unreplied],
-    ["source ports", count.ports],
-    ["ever opened", count.opened],
-    ["ended idle", count.idle],
-    ["ended unanswered", count.unanswered],
-    ["ended complete", count.complete],
-    ["evicted by others", count.evicted],
-    ["broken", count.broken],
-    ["sent without a way back", count.one_way],
-  ];
+/** Returns the declared counters of a group with their values; nothing if all of them are 0. */
+function groupCounts(group, declared) {
+  const rows = declared.map(({ key, label, help }) => ({ name: label, title: help, number: group?.[key] ?? 0 }));
+  return rows.some(({ number }) => number > 0) ? rows.map((row) => ({ ...row, figures: [exact(row.number)] })) : [];
 }
 
 function states({ kind, row }) {
   if (kind === "handler") return [["note", row.kind]];
   if (kind !== "upstream") return [];
-  const chips = [row.alive ? ["good", "alive"] : ["bad", "✕ thought dead"]];
+  const chips = [row.alive ? ["good", "alive"] : ["bad", "✕ dead"]];
   if (row.dead_in_workers > 0) chips.push(["warn", `dead in ${plural(row.dead_in_workers, "worker")}`]);
-  if (row.draining) chips.push(["note", row.drained_by_hand ? "draining, by hand" : "draining"]);
+  if (row.draining) chips.push(["note", row.drained_by_hand ? "draining, by command" : "draining"]);
   return chips;
 }
 
@@ -59,8 +50,8 @@ class Table {
   }
 
   /**
-   * Shows rows with a `name`, `figures`, and optionally a `text` below the name and a line's `style`. A table without
-   * rows is hidden.
+   * Shows rows with a `name`, `figures`, and optionally a `text` below the name, a `title` that explains the name, and
+   * a line's `style`. A table without rows is hidden.
    */
   show(rows) {
     this.element.hidden = rows.length === 0;
@@ -69,11 +60,12 @@ class Table {
       name.firstElementChild.append(svg("path", { d: "M0,4H18" }));
       return html("tr", {}, name, ...Array.from({ length: this.columns - 1 }, () => html("td", { class: "figure" })));
     };
-    sync(this.body, rows, (row) => row.name, make, (element, { name, text, style, figures }) => {
+    sync(this.body, rows, (row) => row.name, make, (element, { name, text, title, style, figures }) => {
       const [swatch, label, small] = element.firstElementChild.children;
       mark(swatch, "class", style === undefined ? "swatch none" : "swatch");
       mark(swatch.firstElementChild, "class", `line s${style}`);
       say(label, name);
+      mark(label, "title", title ?? null);
       say(small, text ?? "");
       figures.forEach((figure, at) => say(element.children[at + 1], figure));
     });
@@ -82,8 +74,8 @@ class Table {
 
 /** The details panel. `open(key)` opens another node, and `close()` closes the panel. */
 export class Details {
-  constructor(element, { open, close, meanings, ranked }) {
-    Object.assign(this, { element, open, meanings, ranked, key: null });
+  constructor(element, { open, close, meanings, counters, ranked }) {
+    Object.assign(this, { element, open, meanings, counters, ranked, key: null });
     this.kind = html("p", { class: "kind" });
     this.name = html("h2", { tabindex: "-1" });
     this.chips = html("p", { class: "chips" });
@@ -96,9 +88,9 @@ export class Details {
     new ResizeObserver(() => this.node && this.#plot()).observe(this.plot);
     this.figures = new Table("Datagrams", ["", "now", "total"]);
     this.drops = new Table("Dropped, by reason", ["reason", "now", "total"]);
-    this.lost = new Table("Answers dropped, by reason", ["reason", "now", "total"]);
+    this.lost = new Table("Replies dropped, by reason", ["reason", "now", "total"]);
     this.failed = new Table("Not sent, by errno", ["errno", "now", "total"]);
-    this.reported = new Table("Came back as errors (ICMP), by errno", ["errno", "now", "total"]);
+    this.reported = new Table("Reported errors (ICMP), by errno", ["errno", "now", "total"]);
     this.sessions = new Table("Sessions", ["", "count"]);
     this.shadow = new Table("Shadow: its replies compared", ["", "count"]);
     this.sources = this.#links("Comes from");
@@ -154,15 +146,15 @@ export class Details {
     this.lost.show(this.#counted(node, "replies", (row) => row.replies?.drops, true));
     this.failed.show(this.#counted(node, "failed", (row) => row.failed, false));
     this.reported.show(this.#counted(node, "reported", (row) => row.reported, false));
-    const plain = ([name, number]) => ({ name, figures: [exact(number)] });
-    this.sessions.show(sessionCounts(node).map(plain));
-    this.shadow.show(Object.entries(node.row.shadow ?? {}).map(plain));
+    const sessions = node.kind === "handler" ? node.row.sessions : null;
+    this.sessions.show(groupCounts(sessions, this.#declared("sessions")));
+    this.shadow.show(groupCounts(node.row.shadow, this.#declared("shadow")));
     this.#list(this.sources, node.in.map((edge) => [edge.from, edge]));
     this.#list(this.targets, node.out.map((edge) => [edge.to, edge]));
   }
 
   #showMany(nodes) {
-    say(this.kind, "not in the picture, which has no room for it");
+    say(this.kind, "left out of the picture for lack of room");
     say(this.name, `${plural(nodes.length, nodes[0]?.kind ?? "row")} more`);
     this.chips.hidden = true;
     sync(this.alarms, [], String);
@@ -205,9 +197,9 @@ export class Details {
       const now = at === null ? node.rates[style] : (line?.values[at] ?? 0);
       return { name, style: line ? style : undefined, figures: [rate(now), exact(total)] };
     });
-    const further = furtherCounts(node).map(({ name, of, isLevel }) => {
+    const further = furtherCounts(node, this.#declared(node.kind)).map(({ name, title, of, isLevel }) => {
       const now = isLevel || at !== null ? "" : rate(node.rate(of));
-      return { name, figures: [now, exact(of(node.row))] };
+      return { name, title, figures: [now, exact(of(node.row))] };
     });
     const { partner } = node;
     if (partner) {
@@ -215,6 +207,11 @@ export class Details {
       further.push({ name: "kernel drops", figures: [at === null ? rate(partner.rate(of)) : "", exact(of(partner.row))] });
     }
     this.figures.show([...lines, ...further]);
+  }
+
+  /** Returns the declarations of a group of counters. There are none until the daemon has sent them. */
+  #declared(group) {
+    return this.counters.get(group) ?? [];
   }
 
   #counted(node, what, of, isReason) {

@@ -22,7 +22,7 @@ const GLYPHS = { good: "", warn: "▲", bad: "✕" };
 
 /** Returns the note below a node's numbers, the most serious one first. */
 function noteOf(item, compact) {
-  if (item.isFolded) return item.level === "good" ? "" : "trouble inside";
+  if (item.isFolded) return item.level === "good" ? "" : "problems inside";
   const { node } = item;
   const lost = (node.rate((row) => row.kernel_drops ?? 0) ?? 0) + (node.partner?.rate((row) => row.kernel_drops) ?? 0);
   if (lost > 0) return `${rate(lost)} ${compact ? "lost" : "lost in kernel"}`;
@@ -33,7 +33,7 @@ function noteOf(item, compact) {
   const unsent = node.rate((all) => Object.values(all.failed ?? {}).reduce((total, one) => total + one, 0));
   if (unsent > 0) return `${rate(unsent)} not sent`;
   const refused = node.rate((all) => Object.values(all.reported ?? {}).reduce((total, one) => total + one, 0));
-  if (refused > 0) return `${rate(refused)} ${compact ? "refused" : "came back as errors"}`;
+  if (refused > 0) return `${rate(refused)} ${compact ? "refused" : "reported as errors"}`;
   if (row.draining) return "draining";
   if (node.wasted > 0) return `${rate(node.wasted)} dropped`;
   if (node.kind === "upstream") {

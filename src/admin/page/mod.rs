@@ -1,18 +1,23 @@
-//! The page: its files as they are served, built into the program. The files are plain HTML, CSS and ES modules that a browser
-//! takes as they are; nothing is built, and nothing comes from elsewhere. `page.js` is where to begin to read.
+//! The files of the page, which are part of the program. They are HTML, CSS and ES modules that a browser loads as they
+//! are: there is no build step, and nothing is loaded from other hosts. Begin to read at `page.js`.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::response::{self, Response};
+use crate::dispatch::counters::{CounterField, CounterKind};
+use crate::dispatch::ledger::{
+    HandlerCounters, ListenerCounters, SessionCount, ShadowCounts, UpstreamCounters,
+};
 use crate::dispatch::verdict::DropReason;
 
 /// A file of the page.
 pub struct Asset {
-    /// Where it is served. The page names its files relative to itself, so that it works behind a proxy's prefix, too.
+    /// The path at which the file is served. The page refers to its files by relative paths, so that it also works
+    /// behind the path prefix of a proxy.
     pub path: &'static str,
-    /// What it is.
+    /// The media type of the file.
     pub media_type: &'static str,
-    /// What it holds.
+    /// The content of the file.
     pub text: &'static str,
 }
 
@@ -26,7 +31,7 @@ macro_rules! asset {
     };
 }
 
-/// All files.
+/// All files of the page.
 pub const ASSETS: &[Asset] = &[
     asset!("/", "text/html", "index.html"),
     asset!("/page/page.css", "text/css", "page.css"),
@@ -53,6 +58,30 @@ pub fn drop_reasons() -> Response {
         .map(|reason| (reason.label(), reason.meaning()))
         .collect();
     response::json(meanings.to_string().into_bytes())
+}
+
+/// Returns the declarations of the counters that the details of a node list, by group.
+pub fn counters() -> Response {
+    let groups = [
+        ("listener", ListenerCounters::FIELDS),
+        ("handler", HandlerCounters::FIELDS),
+        ("upstream", UpstreamCounters::FIELDS),
+        ("sessions", SessionCount::FIELDS),
+        ("shadow", ShadowCounts::FIELDS),
+    ];
+    let declared = |field: &CounterField| {
+        json!({
+            "key": field.key,
+            "label": field.label,
+            "help": field.help,
+            "is_gauge": field.kind == CounterKind::Gauge,
+        })
+    };
+    let groups: Value = groups
+        .iter()
+        .map(|(name, fields)| (*name, fields.iter().map(declared).collect::<Value>()))
+        .collect();
+    response::json(groups.to_string().into_bytes())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ const byId = (id) => document.getElementById(id);
 
 const model = new Model();
 const meanings = new Map();
+const counters = new Map();
 let folded = new Map();
 let heardAt = 0;
 let retryAt = 0;
@@ -33,6 +34,7 @@ const details = new Details(byId("details"), {
   close: () => select(null),
   ranked: (nodes) => flow.ranked(nodes),
   meanings,
+  counters,
 });
 
 /** Opens a node, or closes the open one and returns the focus to where it was opened. */
@@ -77,7 +79,7 @@ function take(text) {
   try {
     snapshot = JSON.parse(text);
   } catch {
-    return trouble("what the daemon said cannot be read");
+    return trouble("the snapshot from the daemon cannot be parsed");
   }
   heardAt = performance.now();
   model.take(snapshot);
@@ -136,6 +138,12 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && flow.selected !== null) select(null);
 });
 
-// Without these texts, reasons have only their names.
-const reply = await fetch("page/drop_reasons.json").catch(() => null);
-if (reply?.ok) for (const [name, meaning] of Object.entries(await reply.json())) meanings.set(name, meaning);
+/** Fills a map from an object that the daemon sends. If it cannot be had, the map stays empty. */
+async function load(path, map) {
+  const reply = await fetch(path).catch(() => null);
+  if (reply?.ok) for (const [key, value] of Object.entries(await reply.json())) map.set(key, value);
+}
+
+// Without these, reasons have only their names, and the details lack counters.
+await load("page/drop_reasons.json", meanings);
+await load("page/counters.json", counters);

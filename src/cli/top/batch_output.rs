@@ -24,7 +24,8 @@ pub(super) fn text(snapshot: &Snapshot, rates: &Rates) -> String {
         ..
     } = snapshot;
     let workers = counted(workers.len(), "worker");
-    let (version, state) = (one_line(version), state.label());
+    let version = one_line(version);
+    let state = state.label();
     let mut text = format!(
         "udispatch {version} {state}, up {up}, {workers}, generation {generation}, pid {pid}\n"
     );

@@ -2,6 +2,7 @@
 //! two minutes of history.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -18,21 +19,24 @@ use super::rows::{RowKey, items};
 use super::state::{Spots, TopState};
 use super::text::{TextLine, draw_text, wrap};
 use crate::config::diagnostics::one_line;
+use crate::dispatch::counters::{CounterField, CounterKind, ErrnoCounts};
+use crate::dispatch::ledger::SessionCount;
 use crate::dispatch::verdict::DropReason;
-use crate::observe::snapshot::{Account, Edge, SessionsRow, Snapshot};
+use crate::observe::snapshot::{Account, Edge, Snapshot, counter_notes, errnos, session_lines};
 
 /// Number of lines of the sparkline, with its heading.
 const SPARK_LINES: u16 = 4;
 
 /// Draws the detail view of the chosen row.
 pub(super) fn draw(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &mut Spots) {
-    let (snapshots, noun) = (state.snapshots(), state.noun);
+    let snapshots = state.snapshots();
+    let noun = state.noun;
     let Some(row) = state
         .chosen()
         .and_then(|key| snapshots.rates.row(noun, key))
     else {
         let name = state.chosen().map_or("it", |key| key.name.as_str());
-        let gone = format!("{} {name} is gone; Esc goes back", noun.singular());
+        let gone = format!("{} {name} no longer exists; Esc goes back", noun.singular());
         return draw_text(frame, state, area, &[(gone, Tone::Strong)], spots);
     };
     let picture = if area.height >= 3 * SPARK_LINES {
@@ -83,9 +87,11 @@ fn draw_spark(frame: &mut Frame<'_>, state: &TopState, area: Rect, key: &RowKey)
 struct RowParts<'a> {
     account: Option<&'a Account>,
     replies: Option<&'a Account>,
-    failed: Option<&'a BTreeMap<String, u64>>,
-    reported: Option<&'a BTreeMap<String, u64>>,
-    sessions: Option<&'a SessionsRow>,
+    /// The counters that have no column.
+    counters: Vec<(&'static CounterField, u64)>,
+    failed: Option<&'a ErrnoCounts>,
+    reported: Option<&'a ErrnoCounts>,
+    sessions: Option<&'a SessionCount>,
     /// The kind of rows that the row leads to, and the edges of the flow graph.
     next: Option<(Noun, &'a [Edge])>,
     /// Further notes about the row.
@@ -106,17 +112,10 @@ fn parts(noun: Noun, snapshot: &Snapshot, index: usize) -> Option<RowParts<'_>> 
         },
         Noun::Listeners => {
             let row = snapshot.listeners.get(index)?;
-            let notes = match row.receive_errors {
-                0 => Vec::new(),
-                errors => vec![format!(
-                    "receive calls that failed and were tried again: {errors}"
-                )],
-            };
-            let next = Some((Noun::Routes, flows.listener_to_route.as_slice()));
             RowParts {
                 account: Some(&row.account),
-                next,
-                notes,
+                counters: without_column(row.counters.iter()),
+                next: Some((Noun::Routes, &flows.listener_to_route)),
                 ..RowParts::default()
             }
         }
@@ -125,10 +124,10 @@ fn parts(noun: Noun, snapshot: &Snapshot, index: usize) -> Option<RowParts<'_>> 
             RowParts {
                 account: Some(&row.account),
                 replies: Some(&row.replies).filter(|replies| replies.received > 0),
+                counters: without_column(row.counters.iter()),
                 failed: Some(&row.failed),
                 reported: Some(&row.reported),
-                sessions: Some(&row.sessions)
-                    .filter(|sessions| sessions.opened > 0 || sessions.one_way > 0),
+                sessions: Some(&row.sessions),
                 next: Some((Noun::Upstreams, &flows.handler_to_upstream)),
                 notes: vec![format!("kind: {}", one_line(&row.kind))],
             }
@@ -137,28 +136,36 @@ fn parts(noun: Noun, snapshot: &Snapshot, index: usize) -> Option<RowParts<'_>> 
     })
 }
 
+fn without_column(
+    counters: impl Iterator<Item = (&'static CounterField, u64)>,
+) -> Vec<(&'static CounterField, u64)> {
+    counters
+        .filter(|(field, _)| Measure::of(field).is_none())
+        .collect()
+}
+
 fn upstream(snapshot: &Snapshot, index: usize) -> Option<RowParts<'_>> {
     let row = snapshot.upstreams.get(index)?;
     let address = row
         .address
         .as_ref()
-        .map_or("none: its name has no address".to_owned(), |address| {
+        .map_or("none: its name does not resolve".to_owned(), |address| {
             one_line(address)
         });
     let mut notes = vec![format!("address: {address}")];
     if row.dead_in_workers > 0 {
         notes.push(format!(
-            "thought dead by what comes back, in workers: {}",
+            "dead by passive health, in workers: {}",
             row.dead_in_workers
         ));
     }
     if row.draining || row.drained_by_hand {
         let why = if row.drained_by_hand {
-            "by hand; `udispatch undrain` ends it"
+            "by command; `udispatch undrain` ends it"
         } else {
             "by the file"
         };
-        notes.push(format!("gets nothing new: draining, {why}"));
+        notes.push(format!("gets no new traffic: draining, {why}"));
     }
     if let Some(failure) = &row.last_failure {
         notes.push(format!(
@@ -167,13 +174,14 @@ fn upstream(snapshot: &Snapshot, index: usize) -> Option<RowParts<'_>> {
             one_line(&failure.cure)
         ));
     }
-    if let Some(shadow) = row.shadow {
-        let (same, different, missing) = (shadow.same, shadow.different, shadow.missing);
-        notes.push(format!(
-            "replies as a shadow: {same} the same, {different} different, {missing} missing"
-        ));
+    if let Some(shadow) = &row.shadow {
+        let results = shadow.iter();
+        let results = results.map(|(field, replies)| format!("{replies} {}", field.label));
+        let results: Vec<String> = results.collect();
+        notes.push(format!("replies as a shadow: {}", results.join(", ")));
     }
     Some(RowParts {
+        counters: without_column(row.counters.iter()),
         failed: Some(&row.failed),
         reported: Some(&row.reported),
         notes,
@@ -191,6 +199,13 @@ fn text(snapshots: &SnapshotHistory, noun: Noun, row: &RateRow) -> Vec<TextLine>
     for measure in noun.measures() {
         lines.push(numbers(row, *measure));
     }
+    let before = before(snapshots, noun, &row.item.key);
+    let elapsed = snapshots.rates.elapsed;
+    let parts = parts(noun, snapshot, row.index);
+    for (place, declared) in parts.iter().flat_map(|parts| &parts.counters).enumerate() {
+        let was = before.as_ref().and_then(|was| was.counters.get(place));
+        lines.push(counter(*declared, was.map(|was| was.1), elapsed));
+    }
     for alarm in snapshot
         .alarms
         .iter()
@@ -199,11 +214,9 @@ fn text(snapshots: &SnapshotHistory, noun: Noun, row: &RateRow) -> Vec<TextLine>
         lines.push((format!("! {}", one_line(&alarm.text)), Tone::Warning));
         lines.push((format!("    → {}", one_line(&alarm.cure)), Tone::Plain));
     }
-    let Some(parts) = parts(noun, snapshot, row.index) else {
+    let Some(parts) = parts else {
         return lines;
     };
-    let before = before(snapshots, noun, &row.item.key);
-    let elapsed = snapshots.rates.elapsed;
     let per_second = |before: Option<&BTreeMap<String, u64>>, name: &str, now: u64| {
         let before = before?.get(name).copied().unwrap_or(0);
         rate(before, now, elapsed?)
@@ -237,19 +250,18 @@ fn text(snapshots: &SnapshotHistory, noun: Noun, row: &RateRow) -> Vec<TextLine>
         drops(parts.replies).as_ref(),
         drops(was.and_then(|was| was.replies)).as_ref(),
     );
+    let named = |counts: Option<&ErrnoCounts>| counts.map(errnos::by_name);
     section(
         "not sent, by errno",
-        parts.failed,
-        was.and_then(|was| was.failed),
+        named(parts.failed).as_ref(),
+        named(was.and_then(|was| was.failed)).as_ref(),
     );
     section(
-        "errors that came back, by errno",
-        parts.reported,
-        was.and_then(|was| was.reported),
+        "reported errors (ICMP), by errno",
+        named(parts.reported).as_ref(),
+        named(was.and_then(|was| was.reported)).as_ref(),
     );
-    if let Some(sessions) = parts.sessions {
-        lines.extend(session_lines(sessions));
-    }
+    lines.extend(parts.sessions.into_iter().flat_map(sessions));
     if let Some((next, edges)) = parts.next {
         lines.extend(next_line(&snapshots.rates, next, edges, row.index));
     }
@@ -267,10 +279,12 @@ fn before<'a>(snapshots: &'a SnapshotHistory, noun: Noun, key: &RowKey) -> Optio
 }
 
 fn numbers(row: &RateRow, measure: Measure) -> TextLine {
-    let (count, value) = (row.count(measure), row.value(measure));
-    let (since, now) = match measure.only_rises() {
-        true => (count.to_string(), format::rate(value)),
-        false => (String::new(), count.to_string()),
+    let count = row.count(measure);
+    let value = row.value(measure);
+    let (since, now) = if measure.only_rises() {
+        (count.to_string(), format::rate(value))
+    } else {
+        (String::new(), count.to_string())
     };
     let is_bad = measure.is_loss() && value.is_some_and(|value| value > 0.0);
     let tone = if is_bad { Tone::Warning } else { Tone::Plain };
@@ -280,38 +294,39 @@ fn numbers(row: &RateRow, measure: Measure) -> TextLine {
     )
 }
 
-fn session_lines(sessions: &SessionsRow) -> [TextLine; 3] {
-    let SessionsRow {
-        open,
-        unreplied,
-        opened,
-        ports,
-        one_way,
-        ..
-    } = sessions;
-    let SessionsRow {
-        idle,
-        unanswered,
-        complete,
-        evicted,
-        broken,
-        ..
-    } = sessions;
-    [
-        ("sessions".to_owned(), Tone::Strong),
-        (
-            format!(
-                "  {open} open, {unreplied} of them unreplied, {opened} ever; {ports} ports; {one_way} sent one way"
-            ),
-            Tone::Plain,
-        ),
-        (
-            format!(
-                "  ended: {complete} complete, {idle} idle, {unanswered} unanswered, {evicted} evicted, {broken} broken"
-            ),
-            Tone::Plain,
-        ),
-    ]
+/// Returns the lines of a counter that has no column, with its rate if it is not a gauge.
+fn counter(
+    (field, value): (&CounterField, u64),
+    before: Option<u64>,
+    elapsed: Option<Duration>,
+) -> TextLine {
+    let (since, now) = match field.kind {
+        CounterKind::Gauge => (String::new(), value.to_string()),
+        CounterKind::Counter => {
+            let rate = before
+                .zip(elapsed)
+                .and_then(|(before, elapsed)| rate(before, value, elapsed));
+            (value.to_string(), format::rate(rate))
+        }
+    };
+    (
+        format!("  {:14}{since:>16}{now:>14}", field.label),
+        Tone::Plain,
+    )
+}
+
+/// Returns the lines about the sessions of a handler; none if it has had none.
+fn sessions(count: &SessionCount) -> Vec<TextLine> {
+    let texts = session_lines(count).into_iter();
+    let texts: Vec<String> = texts.chain(counter_notes(count.iter())).collect();
+    if texts.is_empty() {
+        return Vec::new();
+    }
+    let head = ("sessions".to_owned(), Tone::Strong);
+    let lines = texts
+        .into_iter()
+        .map(|text| (format!("  {text}"), Tone::Plain));
+    std::iter::once(head).chain(lines).collect()
 }
 
 /// Returns the line with the rows that this row leads to.

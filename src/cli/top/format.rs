@@ -25,7 +25,9 @@ pub(super) fn rate(rate: Option<f64>) -> String {
 /// Formats a duration in its two largest units.
 pub(super) fn span(span: Duration) -> String {
     let seconds = span.as_secs();
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    let days = seconds / 86_400;
+    let hours = seconds / 3_600 % 24;
+    let minutes = seconds / 60 % 60;
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3_600 => format!("{minutes} min {} s", seconds % 60),

@@ -93,7 +93,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &
         below(area),
     ];
     frame.render_widget(head_line(state, &columns, head, spots), head);
-    let (height, selected) = (usize::from(body.height), state.selected(&rows));
+    let height = usize::from(body.height);
+    let selected = state.selected(&rows);
     let first = state.first(rows.len(), selected, height);
     let shown = rows.iter().enumerate().skip(first).take(height);
     for ((at, row), area) in shown.zip(body.rows()) {
@@ -101,16 +102,18 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &
         frame.render_widget(line, area);
     }
     if rows.is_empty() {
-        let why = match state.filter.is_empty() {
-            true => format!("  no {}", state.noun.label()),
-            false => format!(
-                "  no {} with these letters; Esc clears the filter",
+        let why = if state.filter.is_empty() {
+            format!("  no {}", state.noun.label())
+        } else {
+            format!(
+                "  no {} match the filter; Esc clears it",
                 state.noun.label()
-            ),
+            )
         };
         frame.render_widget(Line::from(why), body);
     }
-    (spots.body, spots.first) = (body, first);
+    spots.body = body;
+    spots.first = first;
 }
 
 fn below(area: Rect) -> Rect {
@@ -213,17 +216,16 @@ fn row_line(
 
 /// Returns how many rows there are, and how many of them are shown.
 pub(super) fn counted(state: &TopState) -> String {
-    let (all, shown) = (
-        state.snapshots().rates.rows(state.noun).len(),
-        state.rows().len(),
-    );
+    let all = state.snapshots().rates.rows(state.noun).len();
+    let shown = state.rows().len();
     let noun: &str = if all == 1 {
         Noun::singular(state.noun)
     } else {
         state.noun.label()
     };
-    match all == shown {
-        true => format!("{all} {noun}"),
-        false => format!("{shown} of {all} {noun}"),
+    if all == shown {
+        format!("{all} {noun}")
+    } else {
+        format!("{shown} of {all} {noun}")
     }
 }

@@ -20,20 +20,17 @@ pub(super) const KEYS: &[(&str, &str)] = &[
         "routes, handlers, upstreams, listeners, workers",
     ),
     ("↑ ↓, PgUp PgDn", "select a row (also j k, Home End)"),
-    (
-        "Enter",
-        "the row in full: drops, errors, sessions, 2 minutes",
-    ),
+    ("Enter", "the row in full: drops, errors, sessions, history"),
     ("Esc", "back; clears the filter"),
     ("< >, s", "sort by another column"),
-    ("r", "turn the order round"),
-    ("/", "only rows with these letters in name or kind"),
+    ("r", "reverse the order"),
+    ("/", "show only rows whose name or kind has this text"),
     ("a", "alarms and what to do about them"),
-    ("Space", "hold the numbers, and let go"),
-    ("q, Ctrl-C", "end"),
+    ("Space", "pause, and continue"),
+    ("q, Ctrl-C", "quit"),
     (
         "mouse",
-        "click tabs, rows and heads; wheel; Shift selects text",
+        "click tabs, rows, headings; wheel; Shift selects text",
     ),
 ];
 

@@ -65,7 +65,7 @@ fn hear(responses: &Receiver<LiveUpdate>, state: &mut TopState) -> io::Result<bo
             Err(TryRecvError::Empty) => return Ok(has_news),
             Err(TryRecvError::Disconnected) => {
                 return Err(io::Error::other(
-                    "the thread that asks the daemon has ended",
+                    "the thread that requests snapshots has ended",
                 ));
             }
         }
@@ -111,7 +111,7 @@ fn listen(client: Client, interval: Duration) -> io::Result<Receiver<LiveUpdate>
         }
     };
     thread::Builder::new()
-        .name("top-asks".to_owned())
+        .name("top-requests".to_owned())
         .spawn(listen)?;
     Ok(receiver)
 }
@@ -123,10 +123,10 @@ fn ask(client: &Client) -> Result<Snapshot, String> {
         .map_err(|error| why_not(client, &error))?;
     if !response.is_success() {
         return Err(format!(
-            "the daemon refuses: {}",
+            "the daemon refused the request: {}",
             printable(response.text().trim())
         ));
     }
     serde_json::from_slice(&response.body)
-        .map_err(|error| format!("cannot understand its answer: {error}"))
+        .map_err(|error| format!("cannot parse the response: {error}"))
 }

@@ -1,5 +1,7 @@
 //! What the live view can show: the kinds of rows, and the measures of each. All other code iterates over these lists.
 
+use crate::dispatch::counters::CounterField;
+
 /// A kind of row, and the table that shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Noun {
@@ -80,10 +82,29 @@ impl Noun {
 }
 
 impl Measure {
+    const ALL: [Measure; 10] = [
+        Measure::Received,
+        Measure::Handled,
+        Measure::Dropped,
+        Measure::InFlight,
+        Measure::Sent,
+        Measure::NotSent,
+        Measure::Skipped,
+        Measure::Replies,
+        Measure::Sessions,
+        Measure::KernelDrops,
+    ];
     /// Number of measures.
-    pub(super) const COUNT: usize = Measure::KernelDrops as usize + 1;
+    pub(super) const COUNT: usize = Measure::ALL.len();
 
-    /// Returns the name of the measure.
+    /// Returns the measure that shows a counter; `None` if the counter has no column.
+    pub(super) fn of(field: &CounterField) -> Option<Measure> {
+        Measure::ALL
+            .into_iter()
+            .find(|measure| measure.label() == field.label)
+    }
+
+    /// Returns the name of the measure, which is the label of its counter.
     pub(super) fn label(self) -> &'static str {
         match self {
             Measure::Received => "received",

@@ -45,21 +45,21 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The permitted intervals between two snapshots. The shortest keeps the load low, and the longest still shows changes.
 const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);
 
-/// Watch the running daemon: what goes where, a second
+/// Show the traffic of the running daemon, in datagrams per second
 ///
-/// Rates of routes, handlers, upstreams, listeners and workers, with alarms and what the kernel drops. In a terminal it is
-/// live; ? tells the keys. On a pipe it prints one table and ends.
+/// Shows the rates of routes, handlers, upstreams, listeners and workers, the alarms, and the kernel drops. In a terminal
+/// the view is live, and ? shows the keys. On a pipe the tables are printed once.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     remote: Remote,
-    /// Time between two looks at the daemon, over which rates are: 100ms to 1h
+    /// Time between two snapshots, over which rates are computed: 100ms to 1h
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
     interval: Duration,
-    /// Print the tables once and end, also in a terminal
+    /// Print the tables once, also in a terminal
     #[arg(long)]
     once: bool,
-    /// Print the rows with their rates as one JSON object and end
+    /// Print the rows with their rates once, as one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -67,16 +67,18 @@ pub(super) struct Arguments {
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = humantime::parse_duration(text)
         .map_err(|error| format!("{error}; write it like 2s or 500ms"))?;
-    match INTERVAL.contains(&interval) {
-        true => Ok(interval),
-        false => Err("it must be between 100ms and 1h".to_owned()),
+    if INTERVAL.contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("it must be between 100ms and 1h".to_owned())
     }
 }
 
 pub(super) fn main(arguments: &Arguments) -> Exit {
-    let exit = match is_live(arguments) {
-        true => watch(arguments),
-        false => look(arguments),
+    let exit = if is_live(arguments) {
+        watch(arguments)
+    } else {
+        look(arguments)
     };
     exit.unwrap_or_else(|exit| exit)
 }

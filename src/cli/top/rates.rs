@@ -29,9 +29,10 @@ pub(super) struct Rates {
 impl RateRow {
     /// Returns what the column shows: a rate, or a current value.
     pub(super) fn value(&self, measure: Measure) -> Option<f64> {
-        match measure.only_rises() {
-            true => self.rates[measure as usize],
-            false => Some(self.count(measure) as f64),
+        if measure.only_rises() {
+            self.rates[measure as usize]
+        } else {
+            Some(self.count(measure) as f64)
         }
     }
 
@@ -102,14 +103,14 @@ impl Rates {
 /// one.
 pub(super) fn elapsed(before: &Snapshot, after: &Snapshot) -> Option<Duration> {
     let is_same = before.pid == after.pid && before.started == after.started;
-    let milliseconds = match is_same {
-        true => after.uptime_ms.checked_sub(before.uptime_ms),
+    let milliseconds = if is_same {
+        after.uptime_ms.checked_sub(before.uptime_ms)
+    } else if after.generation > before.generation {
         // A takeover continues the counters, while a restarted daemon begins at generation 0. The uptime of the process
         // does not help here.
-        false if after.generation > before.generation => {
-            after.taken_unix_ms.checked_sub(before.taken_unix_ms)
-        }
-        false => None,
+        after.taken_unix_ms.checked_sub(before.taken_unix_ms)
+    } else {
+        None
     };
     milliseconds
         .filter(|milliseconds| *milliseconds > 0)

@@ -1,9 +1,10 @@
 //! The rows of one snapshot in a uniform shape. Names are escaped, so that the terminal does not interpret them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use super::measure::{Measure, Noun};
 use crate::config::diagnostics::one_line;
+use crate::dispatch::counters::CounterField;
 use crate::observe::snapshot::{
     Account, HandlerRow, ListenerRow, RouteRow, Snapshot, UpstreamRow, WorkerRow,
 };
@@ -49,11 +50,16 @@ pub(super) fn items(noun: Noun, snapshot: &Snapshot) -> Vec<RowItem> {
     items
 }
 
-fn item(name: &str, note: &str, is_ill: bool, counts: &[(Measure, u64)]) -> RowItem {
+fn item(
+    name: &str,
+    note: &str,
+    is_ill: bool,
+    counts: impl IntoIterator<Item = (Measure, u64)>,
+) -> RowItem {
     let mut all = [0; Measure::COUNT];
-    counts
-        .iter()
-        .for_each(|(measure, count)| all[*measure as usize] = *count);
+    for (measure, count) in counts {
+        all[measure as usize] = count;
+    }
     RowItem {
         key: RowKey {
             name: one_line(name),
@@ -74,30 +80,26 @@ fn account(account: &Account) -> [(Measure, u64); 4] {
     ]
 }
 
-/// Returns the sum of all counts, saturating, since a daemon of another version may send any numbers.
-pub(super) fn total(counts: &BTreeMap<String, u64>) -> u64 {
-    counts
-        .values()
-        .fold(0, |sum, count| sum.saturating_add(*count))
+/// Returns the counters that have a column; `detail.rs` shows the others.
+fn columns(
+    counters: impl Iterator<Item = (&'static CounterField, u64)>,
+) -> impl Iterator<Item = (Measure, u64)> {
+    counters.filter_map(|(field, value)| Some((Measure::of(field)?, value)))
 }
 
 fn route(row: &RouteRow) -> RowItem {
-    item(&row.route, "", false, &account(&row.account))
+    item(&row.route, "", false, account(&row.account))
 }
 
 fn handler(row: &HandlerRow) -> RowItem {
-    let [received, handled, dropped, in_flight] = account(&row.account);
-    let counts = [
-        received,
-        handled,
-        dropped,
-        in_flight,
-        (Measure::Sent, row.sent),
-        (Measure::NotSent, total(&row.failed)),
+    let others = [
+        (Measure::NotSent, row.failed.total()),
         (Measure::Replies, row.replies.received),
         (Measure::Sessions, row.sessions.open),
     ];
-    item(&row.handler, &row.kind, false, &counts)
+    let counts = account(&row.account).into_iter();
+    let counts = counts.chain(columns(row.counters.iter())).chain(others);
+    item(&row.handler, &row.kind, false, counts)
 }
 
 fn upstream(row: &UpstreamRow) -> RowItem {
@@ -106,32 +108,15 @@ fn upstream(row: &UpstreamRow) -> RowItem {
         (true, true) => "draining",
         (true, false) => "alive",
     };
-    let counts = [
-        (Measure::Sent, row.sent),
-        (Measure::NotSent, total(&row.failed)),
-        (Measure::Replies, row.replies),
-        (Measure::Sessions, row.sessions),
-        (Measure::Skipped, row.skipped),
-        (Measure::KernelDrops, row.kernel_drops),
-    ];
-    item(
-        &format!("{}/{}", row.handler, row.upstream),
-        state,
-        !row.alive,
-        &counts,
-    )
+    let counts = columns(row.counters.iter()).chain([(Measure::NotSent, row.failed.total())]);
+    let name = format!("{}/{}", row.handler, row.upstream);
+    item(&name, state, !row.alive, counts)
 }
 
 fn listener(row: &ListenerRow) -> RowItem {
-    let [received, handled, dropped, in_flight] = account(&row.account);
-    let counts = [
-        received,
-        handled,
-        dropped,
-        in_flight,
-        (Measure::KernelDrops, row.kernel_drops),
-    ];
-    item(&row.listener, "", false, &counts)
+    let counts = account(&row.account).into_iter();
+    let counts = counts.chain(columns(row.counters.iter()));
+    item(&row.listener, "", false, counts)
 }
 
 fn worker(row: &WorkerRow) -> RowItem {
@@ -144,6 +129,6 @@ fn worker(row: &WorkerRow) -> RowItem {
         &format!("worker-{}", row.worker),
         state,
         !row.responsive,
-        &account(&row.account),
+        account(&row.account),
     )
 }

@@ -29,7 +29,8 @@ pub(super) fn draw_text(
             area,
         );
     }
-    (spots.body, spots.scroll_max) = (area, scroll_max);
+    spots.body = area;
+    spots.scroll_max = scroll_max;
 }
 
 /// Returns the number of columns that a text takes on the screen.

@@ -78,7 +78,7 @@ fn title(state: &TopState, now: Instant) -> Line<'static> {
     } = &state.snapshots().snapshot;
     let style = |tone: Tone| tone.style(state.has_colours);
     let (word, tone) = match (&state.last_error, health) {
-        (Some(_), _) => (" NO ANSWER ".to_owned(), Tone::Alarm),
+        (Some(_), _) => (" NO RESPONSE ".to_owned(), Tone::Alarm),
         (None, DaemonState::Serving) => (health.label().to_owned(), Tone::Good),
         (None, _) => (format!(" {} ", health.label().to_uppercase()), Tone::Alarm),
     };
@@ -155,7 +155,7 @@ fn banner(state: &TopState, now: Instant) -> Vec<String> {
     let last_error = state.last_error.iter().map(|why| {
         let age = format::span(age(state, now));
         format!(
-            "no answer, what you see is {age} old; trying again: {}",
+            "no response; what is shown is {age} old; retrying: {}",
             one_line(why)
         )
     });
@@ -195,9 +195,10 @@ fn draw_tabs(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &mut Sp
     let mut at = area.x;
     for (number, noun) in Noun::ALL.into_iter().enumerate() {
         let is_shown = noun == state.noun;
-        let label = match is_narrow && !is_shown {
-            true => format!("{}", number + 1),
-            false => format!("{} {}", number + 1, noun.label()),
+        let label = if is_narrow && !is_shown {
+            format!("{}", number + 1)
+        } else {
+            format!("{} {}", number + 1, noun.label())
         };
         let (label, tone) = if is_shown {
             (format!("[{label}]"), Tone::Selected)
@@ -240,7 +241,7 @@ fn footer(state: &TopState) -> Line<'static> {
             )
         }
         Mode::Table => {
-            "q quit  ? help  Enter details  / filter  s sort  r turn  Space pause".to_owned()
+            "q quit  ? help  Enter details  / filter  s sort  r reverse  Space pause".to_owned()
         }
         _ => "Esc back  ↑ ↓ scroll  Space pause  q quit".to_owned(),
     };
@@ -278,7 +279,7 @@ fn alarm_text(state: &TopState, banner: &[String], columns: u16) -> Vec<TextLine
         tell(&format!("  → {}", one_line(&alarm.cure)), Tone::Plain);
     }
     if banner.is_empty() {
-        tell("nothing stands out", Tone::Good);
+        tell("there are no alarms", Tone::Good);
     }
     text
 }
@@ -290,8 +291,8 @@ fn help_text(columns: u16) -> Vec<TextLine> {
     });
     let notes = [
         String::new(),
-        "Rates are between the last two answers of the daemon; – is not known yet, or after a restart. A row with ! has an \
-         upstream that is dead, a worker that does not answer, or drops in the kernel."
+        "Rates are computed between the last two snapshots. – is a rate that is unknown, for example after a restart. A \
+         row with ! is a dead upstream or a worker that does not respond, or has kernel drops."
             .to_owned(),
     ];
     let notes = notes.iter().flat_map(|note| wrap(note, columns.into(), 0));

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::dispatch::ledger::ShadowCounts;
 use crate::dispatch::maglev::hash_bytes;
 
 /// Most replies that one side may be ahead of the other.
@@ -16,20 +17,9 @@ pub struct Comparison {
     is_shadow_ahead: bool,
 }
 
-/// Counters of comparisons, by result.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Outcomes {
-    /// Replies with equal bytes, as far as a 64-bit hash can tell.
-    pub same: u64,
-    /// Replies with different bytes.
-    pub different: u64,
-    /// Replies that the client received and the shadow did not send.
-    pub missing: u64,
-}
-
 impl Comparison {
     /// Adds a reply of one side, and compares it if the other side is ahead.
-    pub fn reply(&mut self, is_shadow: bool, payload: &[u8], outcomes: &mut Outcomes) {
+    pub fn reply(&mut self, is_shadow: bool, payload: &[u8], outcomes: &mut ShadowCounts) {
         let hash = hash_bytes(payload);
         if self.ahead.is_empty() || self.is_shadow_ahead == is_shadow {
             self.is_shadow_ahead = is_shadow;
@@ -49,7 +39,7 @@ impl Comparison {
     }
 
     /// Ends the comparison with its session. Unmatched replies of the client count as missing.
-    pub fn end(&mut self, outcomes: &mut Outcomes) {
+    pub fn end(&mut self, outcomes: &mut ShadowCounts) {
         if !self.is_shadow_ahead {
             outcomes.missing += self.ahead.len() as u64;
         }
@@ -64,7 +54,7 @@ mod tests {
     /// It does not matter which side is first. A reply that the shadow never sends is missing.
     #[test]
     fn outcomes() {
-        let mut outcomes = Outcomes::default();
+        let mut outcomes = ShadowCounts::default();
         let mut comparison = Comparison::default();
         for (is_shadow, reply) in [
             (false, "a"),
@@ -80,7 +70,7 @@ mod tests {
         comparison.end(&mut outcomes);
         assert_eq!(
             outcomes,
-            Outcomes {
+            ShadowCounts {
                 same: 2,
                 different: 1,
                 missing: 1

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::config::Replies;
 use super::outgoing::Outgoing;
-use super::shadow::{Comparison, Outcomes};
+use super::shadow::Comparison;
 use super::source_ports::SourcePorts;
 use super::upstream_set::UpstreamSet;
 use crate::datagram::{Envelope, Train};
@@ -17,7 +17,7 @@ use crate::dispatch::handler::{
     Batch, Context, Forwarding, Handler, HandlerId, Trouble, UpstreamId,
 };
 use crate::dispatch::id::UpstreamSocketId;
-use crate::dispatch::ledger::{HandlerCount, SessionCount, UpstreamCount};
+use crate::dispatch::ledger::{HandlerCount, SessionCount, ShadowCounts, UpstreamCount};
 use crate::dispatch::reply_policy::ReplyPolicy;
 use crate::dispatch::saved_state::SavedState;
 use crate::dispatch::sessions::page::SessionPage;
@@ -48,7 +48,7 @@ pub struct Stateful {
     /// For each session, one comparison for each shadow; empty without shadows.
     comparisons: Vec<Comparison>,
     /// Results of the comparisons, by upstream.
-    outcomes: Vec<Outcomes>,
+    outcomes: Vec<ShadowCounts>,
     pub(super) counts: SessionCount,
     /// Sockets of the session that is being opened; reused for every session.
     opening: Vec<Option<UpstreamSocketId>>,
@@ -83,7 +83,7 @@ impl Stateful {
                 !is_sticky,
             ),
             comparisons: Vec::new(),
-            outcomes: vec![Outcomes::default(); upstreams.handles.len()],
+            outcomes: vec![ShadowCounts::default(); upstreams.handles.len()],
             counts: SessionCount::default(),
             opening: vec![None; legs],
             upstreams,
@@ -329,18 +329,9 @@ impl Forwarding for Stateful {
         };
         for (place, handle) in self.upstreams.handles.iter().enumerate() {
             let count = &mut upstreams[handle.id.index()];
-            count.sessions += self.source_ports.sessions(place);
-            count.replies += self.source_ports.replies(place);
-            let Outcomes {
-                same,
-                different,
-                missing,
-            } = self.outcomes[place];
-            count
-                .shadow
-                .iter_mut()
-                .zip([same, different, missing])
-                .for_each(|(sum, more)| *sum += more);
+            count.counters.sessions += self.source_ports.sessions(place);
+            count.counters.replies += self.source_ports.replies(place);
+            count.shadow.add(&self.outcomes[place]);
         }
     }
 }

@@ -244,7 +244,7 @@ impl UpstreamSet {
     pub fn account(&self, upstreams: &mut [UpstreamCount]) {
         for (place, handle) in self.handles.iter().enumerate() {
             let count = &mut upstreams[handle.id.index()];
-            count.skipped += handle.admission.skipped();
+            count.counters.skipped += handle.admission.skipped();
             let member = &self.pool.members()[place];
             count.dead_in += u32::from(!member.alive);
             count.draining_in += u32::from(member.drain);

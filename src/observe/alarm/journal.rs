@@ -69,7 +69,8 @@ impl Journal {
                 known.again += u32::from(is_new);
             } else if !known.is_told {
                 let again = std::mem::take(&mut known.again);
-                (known.is_told, known.at) = (true, Some(now));
+                known.is_told = true;
+                known.at = Some(now);
                 lines.push(JournalLine::Begins(begins(alarm, again)));
             }
             there.insert(cause, alarm);
@@ -143,7 +144,8 @@ mod tests {
     /// a minute, with the number of times that it existed meanwhile.
     #[test]
     fn each_cause_has_a_line_in_a_minute() {
-        let (mut journal, start) = (Journal::default(), Instant::now());
+        let mut journal = Journal::default();
+        let start = Instant::now();
         let mut at = |seconds: u64, is_there: bool| {
             let alarms = if is_there {
                 vec![alarm("a")]

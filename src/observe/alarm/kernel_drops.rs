@@ -62,10 +62,14 @@ impl KernelDrops {
         input: &AlarmInput<'_>,
     ) -> Option<(u64, u64)> {
         let known = match self.rises.get_mut(&row.listener) {
-            _ if row.kernel_drops == 0 => return None,
+            _ if row.counters.kernel_drops == 0 => return None,
             Some(rise) => rise,
             None => {
-                let count = if is_inherited { row.kernel_drops } else { 0 };
+                let count = if is_inherited {
+                    row.counters.kernel_drops
+                } else {
+                    0
+                };
                 let rise = Rise {
                     count,
                     last: None,
@@ -77,19 +81,21 @@ impl KernelDrops {
         let is_over = |last: Option<Instant>| {
             last.is_none_or(|last| input.now.saturating_duration_since(last) > LAST)
         };
-        if row.kernel_drops > known.count {
+        if row.counters.kernel_drops > known.count {
             if is_over(known.last) {
                 known.first = (known.count, input.now_unix);
             }
-            (known.count, known.last) = (row.kernel_drops, Some(input.now));
+            known.count = row.counters.kernel_drops;
+            known.last = Some(input.now);
         }
         let (before, since) = known.first;
-        (!is_over(known.last)).then_some((row.kernel_drops.saturating_sub(before), since))
+        (!is_over(known.last)).then_some((row.counters.kernel_drops.saturating_sub(before), since))
     }
 }
 
 fn tell(row: &ListenerRow, sockets: Sockets, dropped: u64, since: u64) -> Alarm {
-    let (listener, granted) = (&row.listener, row.receive_buffer_bytes);
+    let listener = &row.listener;
+    let granted = row.receive_buffer_bytes;
     let Sockets {
         asked,
         readers,
@@ -97,31 +103,31 @@ fn tell(row: &ListenerRow, sockets: Sockets, dropped: u64, since: u64) -> Alarm 
         is_spread,
     } = sockets;
     let lost = format!(
-        "the kernel dropped {dropped} datagrams to {listener} before us: its receive buffer was full"
+        "the kernel dropped {dropped} datagrams to {listener}: the receive buffer was full"
     );
     let (text, cure) = if granted < asked {
         (
-            format!("{lost}, and holds {granted} bytes where `receive_buffer` asks for {asked}"),
+            format!("{lost}; it has {granted} bytes, and `receive_buffer` requests {asked}"),
             format!(
                 "`sysctl -w net.core.rmem_max={asked}` (or CAP_NET_ADMIN), then `udispatch reload`"
             ),
         )
     } else {
         let text = format!(
-            "{lost}, and it is as large as `receive_buffer` asks, {asked} bytes: {}",
+            "{lost}, although it has the {asked} bytes that `receive_buffer` requests: {}",
             behind(readers)
         );
         let cure = match (is_spread, readers < processors) {
             (false, _) => {
-                "one worker reads this destination: give it less to do for each datagram; for bursts raise `receive_buffer`"
+                "one worker reads this destination: reduce the work for each datagram; for bursts raise `receive_buffer`"
                     .to_owned()
             }
             (true, true) => format!(
                 "raise `workers`, which is {readers} on {processors} processors; for bursts raise `receive_buffer`"
             ),
             (true, false) => format!(
-                "each of the {processors} processors has a worker already: give them less to do for each datagram, or \
-                 the host more processors; for bursts raise `receive_buffer`"
+                "each of the {processors} processors has a worker already: reduce the work for each datagram, or \
+                 add processors; for bursts raise `receive_buffer`"
             ),
         };
         (text, cure)
@@ -146,6 +152,7 @@ fn behind(readers: usize) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dispatch::ledger::ListenerCounters;
     use crate::observe::snapshot::Account;
 
     const ENOUGH: Sockets = Sockets {
@@ -166,8 +173,10 @@ mod tests {
         let row = ListenerRow {
             listener: "127.0.0.1:1".to_owned(),
             account: Account::default(),
-            kernel_drops: drops,
-            receive_errors: 0,
+            counters: ListenerCounters {
+                kernel_drops: drops,
+                ..ListenerCounters::default()
+            },
             receive_buffer_bytes: 1_000,
         };
         let input = AlarmInput {
@@ -184,7 +193,8 @@ mod tests {
     /// begins a new alarm.
     #[test]
     fn kernel_drops_last_a_minute() {
-        let (mut memory, start) = (KernelDrops::default(), Instant::now());
+        let mut memory = KernelDrops::default();
+        let start = Instant::now();
         let mut at = |seconds: u64, drops| {
             let alarm = look(
                 &mut memory,
@@ -211,7 +221,8 @@ mod tests {
     /// Drops that another process counted before the takeover raise no alarm; later drops do.
     #[test]
     fn what_was_inherited_is_no_news() {
-        let (mut memory, now) = (KernelDrops::inherited(), Instant::now());
+        let mut memory = KernelDrops::inherited();
+        let now = Instant::now();
         assert_eq!(look(&mut memory, 5, ENOUGH, now, 1), None);
         let alarm = look(&mut memory, 7, ENOUGH, now, 2).expect("two more");
         assert!(

@@ -75,14 +75,14 @@ fn tell(expected: &ExpectedTraffic<'_>, about: String, since: u64) -> Alarm {
     let (name, text, cure) = match expectation.source {
         Some(source) => (
             "source_silent",
-            format!("route {route} has heard nothing from {source} for longer than {every}"),
-            format!("does {source} still send, and here? `expect_every` of the route says how long it may be silent"),
+            format!("route {route} has received nothing from {source} for longer than {every}"),
+            format!("check that {source} still sends to this destination; `expect_every` of the route is the permitted silence"),
         ),
         None => (
             "route_silent",
-            format!("nothing has come to route {route} for longer than {every}"),
-            "does anybody still send there, and does a firewall or a more specific route take it? `expect_every` of the \
-             route says how long it may be silent"
+            format!("route {route} has received nothing for longer than {every}"),
+            "check that datagrams are still sent there, and that no firewall or more specific route takes them; \
+             `expect_every` of the route is the permitted silence"
                 .to_owned(),
         ),
     };
@@ -158,11 +158,9 @@ mod tests {
     /// has not seen it yet.
     #[test]
     fn a_source_is_heard_by_itself() {
-        let (mut memory, start, expectation) = (
-            Silence::default(),
-            Instant::now(),
-            expectation(Some("10.0.0.0/8")),
-        );
+        let mut memory = Silence::default();
+        let start = Instant::now();
+        let expectation = expectation(Some("10.0.0.0/8"));
         let mut at = |seconds, heard: Option<u64>| {
             let heard = heard.map(|heard| start + Duration::from_secs(heard));
             let expected = ExpectedTraffic {

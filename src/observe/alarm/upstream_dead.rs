@@ -28,7 +28,7 @@ impl UpstreamDead {
                     (failure.text.clone(), failure.cure.clone())
                 }
                 _ => (
-                    "it refuses, or has stopped answering".to_owned(),
+                    "it refuses datagrams, or has stopped replying".to_owned(),
                     "check that it runs, and the port; it is tried again every 5 s".to_owned(),
                 ),
             };

@@ -94,22 +94,23 @@ fn tell(one: &Membership, here: &[Interface]) -> Alarm {
         index,
         name,
     } = one;
-    let lost = match is_group {
-        true => format!("{about} was joined there, and gets nothing any more"),
-        false => format!("{about} takes only what arrives there, which is nothing any more"),
+    let lost = if *is_group {
+        format!("{about} was joined there, and receives nothing any more")
+    } else {
+        format!("{about} matches only datagrams that arrive there, and none can")
     };
     let (what, cure) = match here.iter().find(|interface| interface.name == *name) {
         Some(new) => (
             format!(
-                "was deleted and made again: it had index {index} and has {} now",
+                "was deleted and created again: it had index {index} and has {} now",
                 new.index
             ),
-            "`udispatch reload` finds the new one, and joins again".to_owned(),
+            "run `udispatch reload`, which joins on the new one".to_owned(),
         ),
         None => (
-            format!("(index {index}) is gone"),
+            format!("(index {index}) no longer exists"),
             format!(
-                "bring {name} back, then `udispatch reload`, which joins again; or take the route out of the file"
+                "bring {name} back, and run `udispatch reload`, which joins again; or remove the route from the file"
             ),
         ),
     };

@@ -44,7 +44,9 @@ impl HostWatch {
         let found = Arc::new(Mutex::new(Vec::new()));
         let shared = Arc::clone(&found);
         let look = move || {
-            let (mut watched, mut looks, mut wait) = (Watched::default(), Looks::default(), STEP);
+            let mut watched = Watched::default();
+            let mut looks = Looks::default();
+            let mut wait = STEP;
             loop {
                 match queue.recv_timeout(wait) {
                     Ok(new) => (watched, wait) = (new, STEP),
@@ -98,7 +100,7 @@ impl HostWatch {
 fn told<T>(started: io::Result<T>) -> Option<T> {
     if let Err(error) = &started {
         log::warn!(
-            "no thread can be had to look for sockets of others and for interfaces that go: {error}"
+            "cannot start the thread that looks for overlapping sockets and missing interfaces: {error}"
         );
     }
     started.ok()

@@ -89,12 +89,13 @@ impl Overlaps {
         }
         let own = own_sockets();
         for inode in new {
-            let owner = match own.contains(&inode) {
-                true => Owner::Ours,
-                false => Owner::Others {
+            let owner = if own.contains(&inode) {
+                Owner::Ours
+            } else {
+                Owner::Others {
                     process: port_owners::owner(inode),
                     is_old: false,
-                },
+                }
             };
             self.0.insert(inode, owner);
         }
@@ -143,7 +144,7 @@ fn alarm(listener: &str, told: &[String]) -> Alarm {
         about: listener.to_owned(),
         since: 0,
         text: format!("{listener} overlaps with a socket of another program: {named}{more}"),
-        cure: "stop it, or give it another port; if both should have this one, set `share = true` on the route"
+        cure: "stop that program, or give it another port; if both are to share this one, set `share = true` on the route"
             .to_owned(),
     }
 }

@@ -3,21 +3,34 @@
 
 use std::fs;
 
-use serde::{Deserialize, Serialize};
-
+use crate::dispatch::counters::{SharedFamily, counters};
 use crate::net::errno;
 
-/// UDP counters of all programs in this network namespace.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostCounts {
-    /// IPv4 datagrams dropped because a receive buffer was full.
-    pub udp_receive_buffer_errors: u64,
-    /// IPv4 datagrams not sent because a send buffer was full.
-    pub udp_send_buffer_errors: u64,
-    /// IPv6 datagrams dropped because a receive buffer was full.
-    pub udp6_receive_buffer_errors: u64,
-    /// IPv6 datagrams not sent because a send buffer was full.
-    pub udp6_send_buffer_errors: u64,
+/// Datagrams dropped on receipt, by IP version.
+const RECEIVE_ERRORS: SharedFamily = SharedFamily {
+    name: "host_udp_receive_buffer_errors_total",
+    help: "UDP datagrams of all programs: receive buffer full.",
+    label: "family",
+};
+/// Datagrams that could not be sent, by IP version.
+const SEND_ERRORS: SharedFamily = SharedFamily {
+    name: "host_udp_send_buffer_errors_total",
+    help: "UDP datagrams of all programs: send buffer full.",
+    label: "family",
+};
+
+counters! {
+    /// UDP counters of all programs in this network namespace.
+    pub struct HostCounts {
+        /// IPv4 datagrams dropped because a receive buffer was full.
+        udp_receive_buffer_errors: counter("receive buffer errors", part "ipv4" of RECEIVE_ERRORS);
+        /// IPv6 datagrams dropped because a receive buffer was full.
+        udp6_receive_buffer_errors: counter("receive buffer errors (IPv6)", part "ipv6" of RECEIVE_ERRORS);
+        /// IPv4 datagrams not sent because a send buffer was full.
+        udp_send_buffer_errors: counter("send buffer errors", part "ipv4" of SEND_ERRORS);
+        /// IPv6 datagrams not sent because a send buffer was full.
+        udp6_send_buffer_errors: counter("send buffer errors (IPv6)", part "ipv6" of SEND_ERRORS);
+    }
 }
 
 impl HostCounts {
@@ -37,10 +50,8 @@ impl HostCounts {
     fn parse(snmp: &str, snmp6: &str) -> HostCounts {
         // Each protocol has a line of names and a line of numbers, both starting with its prefix.
         let mut udp = snmp.lines().filter_map(|line| line.strip_prefix("Udp:"));
-        let (names, numbers) = (
-            udp.next().unwrap_or_default(),
-            udp.next().unwrap_or_default(),
-        );
+        let names = udp.next().unwrap_or_default();
+        let numbers = udp.next().unwrap_or_default();
         let v4 = |wanted: &str| {
             let found = names
                 .split_whitespace()

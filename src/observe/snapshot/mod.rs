@@ -5,6 +5,7 @@
 //! `docs/status.md` documents each key. Keys are stable. `rows.rs` holds the accounts, `flows.rs` the flow graph and
 //! `host.rs` the counters of the host. `take.rs` assembles the snapshot, and `table.rs` renders it as a table.
 
+pub mod errnos;
 mod flows;
 pub mod host;
 mod latency;
@@ -19,10 +20,11 @@ use serde::{Deserialize, Serialize};
 pub use self::flows::{Edge, Flows};
 pub use self::host::HostCounts;
 pub use self::latency::Latency;
-pub use self::rows::{
-    Account, AdminRow, HandlerRow, ListenerRow, RouteRow, SessionsRow, UpstreamRow, WorkerRow,
-};
+pub use self::rows::{Account, HandlerRow, ListenerRow, RouteRow, UpstreamRow, WorkerRow};
+pub use self::table::{counter_notes, session_lines, upstream_columns};
 pub use self::take::{Facts, Life, unix_seconds};
+use crate::dispatch::counters::ErrnoCounts;
+pub use crate::observe::admin_stats::AdminRow;
 pub use crate::observe::alarm::{Alarm, Journal, Memory};
 
 /// All accounts and states at one moment. `Display` renders the ledger's table.
@@ -68,7 +70,8 @@ pub struct Snapshot {
     /// Received datagrams that no handler handled, by reason. Reasons with a count of 0 are left out.
     pub drops: BTreeMap<String, u64>,
     /// Datagrams that the kernel refused to send, by errno, for all handlers.
-    pub send_errors: BTreeMap<String, u64>,
+    #[serde(with = "errnos")]
+    pub send_errors: ErrnoCounts,
     /// The latency of datagrams; present if `daemon.latency` is set.
     pub latency: Option<Latency>,
     /// The UDP counters of the host, for all programs.

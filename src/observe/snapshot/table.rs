@@ -1,12 +1,14 @@
 //! The ledger's table, which is printed at the end and on SIGUSR1.
 
-use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 
-use super::Snapshot;
+use super::{Snapshot, errnos};
+use crate::dispatch::counters::{CounterField, CounterKind, ErrnoCounts};
+use crate::dispatch::ledger::SessionCount;
 use crate::dispatch::verdict::DropReason;
 use crate::net::errno;
-use crate::observe::snapshot::rows::{Account, ListenerRow, SessionsRow, ShadowRow, UpstreamRow};
+use crate::observe::snapshot::rows::{Account, UpstreamRow};
 
 /// One line of the table: a label, numbers, and notes below it.
 struct TableRow<'a> {
@@ -32,19 +34,14 @@ impl fmt::Display for Snapshot {
             .max("listener".len());
         head(f, width, "listener", "kernel drops")?;
         for listener in &self.listeners {
-            let (label, account, notes) = (
-                &listener.listener,
-                &listener.account,
-                listener_notes(listener),
-            );
             row(
                 f,
                 width,
                 &TableRow {
-                    label,
-                    account,
-                    last: Some(listener.kernel_drops),
-                    notes,
+                    label: &listener.listener,
+                    account: &listener.account,
+                    last: Some(listener.counters.kernel_drops),
+                    notes: counter_notes(listener.counters.iter()).collect(),
                 },
             )?;
         }
@@ -63,17 +60,9 @@ impl fmt::Display for Snapshot {
         }
         head(f, width, "handler", "sent")?;
         for handler in &self.handlers {
-            let failed = handler
-                .failed
-                .iter()
-                .map(|(errno, datagrams)| failure(errno, *datagrams));
-            let reported = handler
-                .reported
-                .iter()
-                .map(|(errno, times)| report(errno, *times));
-            let notes = failed
-                .chain(reported)
-                .chain(session_notes(&handler.sessions))
+            let notes = errno_notes(&handler.failed, &handler.reported)
+                .chain(session_lines(&handler.sessions))
+                .chain(counter_notes(handler.sessions.iter()))
                 .collect();
             row(
                 f,
@@ -81,7 +70,7 @@ impl fmt::Display for Snapshot {
                 &TableRow {
                     label: &handler.handler,
                     account: &handler.account,
-                    last: Some(handler.sent),
+                    last: Some(handler.counters.sent),
                     notes,
                 },
             )?;
@@ -100,16 +89,12 @@ impl fmt::Display for Snapshot {
             }
         }
         upstream_rows(f, &self.upstreams)?;
-        match self.balances {
-            true => writeln!(
-                f,
-                "balance: exact (received = handled + dropped + in flight, in every row)"
-            ),
-            false => writeln!(
-                f,
-                "balance: BROKEN, a defect of udispatch: please report it with this table"
-            ),
-        }
+        let balance = if self.balances {
+            "exact (received = handled + dropped + in flight, in every row)"
+        } else {
+            "BROKEN, a defect of udispatch; please report it with this table"
+        };
+        writeln!(f, "balance: {balance}")
     }
 }
 
@@ -157,54 +142,70 @@ fn row(f: &mut fmt::Formatter<'_>, width: usize, row: &TableRow<'_>) -> fmt::Res
     notes.iter().try_for_each(|note| writeln!(f, "  {note}"))
 }
 
-fn listener_notes(count: &ListenerRow) -> Vec<String> {
-    let mut notes = Vec::new();
-    if count.kernel_drops > 0 {
-        notes.push(format!(
-            "{} dropped by the kernel before us: the receive buffer was full; raise `receive_buffer` or `workers`",
-            count.kernel_drops
-        ));
-    }
-    if count.receive_errors > 0 {
-        notes.push(format!(
-            "{} receive calls failed and were tried again",
-            count.receive_errors
-        ));
-    }
-    notes
+/// Returns the notes of counters that have one, unless they are 0.
+pub fn counter_notes(
+    counters: impl Iterator<Item = (&'static CounterField, u64)>,
+) -> impl Iterator<Item = String> {
+    counters.filter_map(|(field, value)| {
+        let note = field.note.filter(|_| value > 0)?;
+        Some(format!("{value} {note}"))
+    })
 }
 
-fn session_notes(count: &SessionsRow) -> Vec<String> {
-    let mut notes = Vec::new();
-    if count.opened > 0 {
-        let SessionsRow {
-            open,
-            unreplied,
-            opened,
-            idle,
-            unanswered,
-            complete,
-            evicted,
-            broken,
-            ports,
-            ..
-        } = count;
-        notes.push(format!(
-            "{open} sessions open ({unreplied} unreplied), {ports} source ports"
-        ));
-        notes.push(format!(
-            "{opened} opened; ended: {idle} idle, {unanswered} unanswered, {complete} complete, {evicted} evicted, \
-             {broken} broken"
+/// Describes the sessions of a handler: those that are open, and what became of the others. Empty if there were none.
+pub fn session_lines(count: &SessionCount) -> Vec<String> {
+    if count.opened == 0 && count.inherited == 0 {
+        return Vec::new();
+    }
+    let listed = |is_listed: fn(&CounterField) -> bool| {
+        let listed = count.iter().filter(|(field, _)| is_listed(field));
+        let listed = listed.map(|(field, value)| format!("{value} {}", field.label));
+        listed.collect::<Vec<_>>().join(", ")
+    };
+    let is_total = |field: &CounterField| {
+        field.kind == CounterKind::Counter && field.note.is_none() && !SessionCount::is_end(field)
+    };
+    vec![
+        listed(|field| field.kind == CounterKind::Gauge),
+        format!(
+            "{}; ended: {}",
+            listed(is_total),
+            listed(SessionCount::is_end)
+        ),
+    ]
+}
+
+/// Returns the columns of an upstream in tables: headings and numbers.
+pub fn upstream_columns(row: &UpstreamRow) -> Vec<(&'static str, u64)> {
+    let counters = row
+        .counters
+        .iter()
+        .filter(|(field, _)| field.note.is_none());
+    let mut columns: Vec<_> = counters
+        .map(|(field, value)| (field.label, value))
+        .collect();
+    // Beside the datagrams that were sent.
+    columns.insert(1, ("not sent", row.failed.total()));
+    columns
+}
+
+/// Returns the notes below the row of an upstream.
+fn upstream_notes(row: &UpstreamRow) -> Vec<String> {
+    let mut all: Vec<String> = errno_notes(&row.failed, &row.reported).collect();
+    all.extend(counter_notes(row.counters.iter()));
+    if let Some(shadow) = &row.shadow {
+        let results = shadow.iter();
+        let results = results.map(|(field, replies)| format!("{replies} {}", field.label));
+        let results: Vec<String> = results.collect();
+        all.push(format!("shadow: replies {}", results.join(", ")));
+    }
+    if row.dead_in_workers > 0 {
+        let workers = row.dead_in_workers;
+        all.push(format!(
+            "dead in {workers} workers: it refuses datagrams, or has stopped replying"
         ));
     }
-    if count.one_way > 0 {
-        notes.push(format!(
-            "{} passed on without a way back: their senders are not to be answered (source port below 1024 or 0, group or \
-             own address, an upstream, or sent to a group)",
-            count.one_way
-        ));
-    }
-    notes
+    all
 }
 
 /// Writes the table of the upstreams, if there are any.
@@ -213,80 +214,51 @@ fn upstream_rows(f: &mut fmt::Formatter<'_>, upstreams: &[UpstreamRow]) -> fmt::
     let Some(width) = upstreams.iter().map(|row| label(row).chars().count()).max() else {
         return Ok(());
     };
-    let head = format!(
-        "{:>13} {:>13} {:>13} {:>13} {:>13}",
-        "sent", "not sent", "skipped", "replies", "sessions"
-    );
-    writeln!(f, "{:width$}  {head}", "upstream")?;
+    let mut is_first = true;
     for row in upstreams {
-        let failed: u64 = row.failed.values().sum();
-        let UpstreamRow {
-            sent,
-            skipped,
-            replies,
-            sessions,
-            ..
-        } = row;
-        writeln!(
-            f,
-            "{:width$}  {sent:>13} {failed:>13} {skipped:>13} {replies:>13} {sessions:>13}",
-            label(row)
-        )?;
-        counts(f, &row.failed, failure)?;
-        counts(f, &row.reported, report)?;
-        if row.kernel_drops > 0 {
-            let drops = row.kernel_drops;
-            writeln!(
-                f,
-                "  {drops} replies dropped by the kernel before us: a session's receive buffer was full; raise net.core.rmem_max"
-            )?;
+        let columns = upstream_columns(row);
+        if is_first {
+            write!(f, "{:width$} ", "upstream")?;
+            columns
+                .iter()
+                .try_for_each(|(head, _)| write!(f, " {head:>13}"))?;
+            writeln!(f)?;
         }
-        if let Some(ShadowRow {
-            same,
-            different,
-            missing,
-        }) = row.shadow
-        {
-            writeln!(
-                f,
-                "  shadow: {same} replies the same, {different} different, {missing} missing"
-            )?;
-        }
-        if row.dead_in_workers > 0 {
-            let workers = row.dead_in_workers;
-            writeln!(
-                f,
-                "  dead in {workers} workers: it refuses datagrams, or has stopped replying"
-            )?;
-        }
+        is_first = false;
+        write!(f, "{:width$} ", label(row))?;
+        columns
+            .iter()
+            .try_for_each(|(_, number)| write!(f, " {number:>13}"))?;
+        writeln!(f)?;
+        upstream_notes(row)
+            .iter()
+            .try_for_each(|note| writeln!(f, "  {note}"))?;
     }
     Ok(())
 }
 
-fn counts(
-    f: &mut fmt::Formatter<'_>,
-    counts: &BTreeMap<String, u64>,
-    tell: fn(&str, u64) -> String,
-) -> fmt::Result {
-    counts
-        .iter()
-        .try_for_each(|(errno, count)| writeln!(f, "  {}", tell(errno, *count)))
+/// Returns the notes on datagrams that were not sent, and on those that were lost later.
+fn errno_notes<'a>(
+    failed: &'a ErrnoCounts,
+    reported: &'a ErrnoCounts,
+) -> impl Iterator<Item = String> + use<'a> {
+    let failed = errnos::sorted(failed).into_iter();
+    let reported = errnos::sorted(reported).into_iter();
+    failed
+        .map(|(number, datagrams)| failure(number, datagrams))
+        .chain(reported.map(|(number, times)| report(number, times)))
 }
 
-fn failure(label: &str, datagrams: u64) -> String {
-    let number = errno::of_label(label);
+fn failure(number: i32, datagrams: u64) -> String {
     format!(
         "{datagrams} not sent {}: {}",
         errno::name(number),
-        std::io::Error::from_raw_os_error(number)
+        io::Error::from_raw_os_error(number)
     )
 }
 
-fn report(label: &str, times: u64) -> String {
-    let number = errno::of_label(label);
-    let (name, why) = (
-        errno::name(number),
-        std::io::Error::from_raw_os_error(number),
-    );
-    format!("{times} times word came back {name}: {why}; what was sent before that was lost")
+fn report(number: i32, times: u64) -> String {
+    let name = errno::name(number);
+    let why = io::Error::from_raw_os_error(number);
+    format!("{times} reported {name}: {why}; datagrams that were sent before were lost")
 }

@@ -7,17 +7,20 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{DaemonState, Reloads, Snapshot};
 use crate::config::Config;
-use crate::dispatch::ledger::{HandlerCount, Ledger, ListenerCount, Tally, UpstreamCount};
+use crate::dispatch::counters::ErrnoCounts;
+use crate::dispatch::ledger::{
+    HandlerCount, Ledger, ListenerCount, ShadowCounts, Tally, UpstreamCount,
+};
 use crate::dispatch::time::Time;
 use crate::handover::history::Rows;
 use crate::handover::running::Part;
 use crate::monitor;
+use crate::observe::admin_stats::AdminRow;
 use crate::observe::alarm::{Alarm, AlarmInput, ExpectedTraffic, Memory, Sockets};
 use crate::observe::snapshot::flows::Flows;
 use crate::observe::snapshot::host::HostCounts;
 use crate::observe::snapshot::rows::{
-    Account, AdminRow, HandlerRow, ListenerRow, ProbeFailureRow, RouteRow, ShadowRow, UpstreamRow,
-    WorkerRow, by_errno,
+    HandlerRow, ListenerRow, ProbeFailureRow, RouteRow, UpstreamRow, WorkerRow,
 };
 use crate::plan::{ListenerPlan, Plan};
 
@@ -99,7 +102,8 @@ impl Snapshot {
             config, plan, life, ..
         } = facts;
         let sum = facts.sum();
-        let (now, now_unix) = (Instant::now(), unix());
+        let now = Instant::now();
+        let now_unix = unix();
         let mut reasons = facts.conditions.clone();
         let silent = facts
             .parts
@@ -107,7 +111,7 @@ impl Snapshot {
             .enumerate()
             .filter(|(_, part)| !part.responsive && !facts.is_stopping);
         reasons.extend(silent.map(|(number, _)| {
-            format!("worker {number} does not answer; its accounts are those that it last gave")
+            format!("worker {number} does not respond; its counters are those of its last response")
         }));
         let state = match (facts.is_stopping, reasons.is_empty()) {
             (true, _) => DaemonState::Stopping,
@@ -117,7 +121,8 @@ impl Snapshot {
         memory.host = HostCounts::now(memory.host);
         let listeners = facts.listeners(&sum);
         let upstreams = facts.upstreams(&sum);
-        let (routes, handlers) = (facts.routes(&sum), facts.handlers(&sum));
+        let routes = facts.routes(&sum);
+        let handlers = facts.handlers(&sum);
         let input = AlarmInput {
             listeners: listeners
                 .iter()
@@ -152,7 +157,7 @@ impl Snapshot {
                 .map(|(worker, part)| worker_row(worker, part))
                 .collect(),
             drops: add_up(listeners.iter().map(|row| &row.account.drops)),
-            send_errors: add_up(handlers.iter().map(|row| &row.failed)),
+            send_errors: send_errors(&handlers),
             listeners,
             routes,
             handlers,
@@ -191,8 +196,7 @@ impl Facts<'_> {
         let row = |((name, count), granted): ((&str, &ListenerCount), usize)| ListenerRow {
             listener: name.to_owned(),
             account: (&count.tally).into(),
-            kernel_drops: count.kernel_drops,
-            receive_errors: count.receive_errors,
+            counters: count.counters,
             receive_buffer_bytes: granted as u64,
         };
         with_gone(names, &sum.listeners)
@@ -217,11 +221,11 @@ impl Facts<'_> {
             handler: name.to_owned(),
             kind: kind.to_owned(),
             account: (&count.tally).into(),
-            sent: count.sent,
-            failed: by_errno(&count.failed),
-            reported: by_errno(&count.reported),
+            counters: count.counters,
+            failed: count.failed.clone(),
+            reported: count.reported.clone(),
             replies: (&count.replies).into(),
-            sessions: (&count.sessions).into(),
+            sessions: count.sessions,
         };
         with_gone(names, &sum.handlers)
             .zip(kinds)
@@ -290,7 +294,6 @@ impl Facts<'_> {
         count: &UpstreamCount,
     ) -> UpstreamRow {
         let workers = u32::try_from(self.parts.len()).unwrap_or(u32::MAX);
-        let [same, different, missing] = count.shadow;
         UpstreamRow {
             drained_by_hand: (self.is_drained)(handler, &upstream),
             handler: handler.to_owned(),
@@ -309,18 +312,10 @@ impl Facts<'_> {
                     text: failure.to_string(),
                     cure: failure.advice().to_owned(),
                 }),
-            sessions: count.sessions,
-            sent: count.sent,
-            failed: by_errno(&count.failed),
-            reported: by_errno(&count.reported),
-            skipped: count.skipped,
-            replies: count.replies,
-            kernel_drops: count.kernel_drops,
-            shadow: (count.shadow != [0; 3]).then_some(ShadowRow {
-                same,
-                different,
-                missing,
-            }),
+            counters: count.counters,
+            failed: count.failed.clone(),
+            reported: count.reported.clone(),
+            shadow: Some(count.shadow).filter(|shadow| *shadow != ShadowCounts::default()),
         }
     }
 }
@@ -345,25 +340,23 @@ fn with_gone<'a, T: Default + PartialEq>(
 }
 
 fn worker_row(worker: usize, part: &Part) -> WorkerRow {
-    let accounts: Vec<Account> = part
-        .ledger
-        .listeners
-        .iter()
-        .map(|count| (&count.tally).into())
-        .collect();
-    let sum = |of: fn(&Account) -> u64| accounts.iter().map(of).sum();
-    let account = Account {
-        received: sum(|account| account.received),
-        handled: sum(|account| account.handled),
-        dropped: sum(|account| account.dropped),
-        in_flight: sum(|account| account.in_flight),
-        drops: add_up(accounts.iter().map(|account| &account.drops)),
-    };
+    let mut sum = Tally::default();
+    for count in &part.ledger.listeners {
+        sum.add(&count.tally);
+    }
     WorkerRow {
         worker,
         responsive: part.responsive,
-        account,
+        account: (&sum).into(),
     }
+}
+
+fn send_errors(handlers: &[HandlerRow]) -> ErrnoCounts {
+    let mut sum = ErrnoCounts::default();
+    for row in handlers {
+        sum.add(&row.failed);
+    }
+    sum
 }
 
 fn add_up<'a>(counts: impl Iterator<Item = &'a BTreeMap<String, u64>>) -> BTreeMap<String, u64> {

@@ -141,7 +141,8 @@ impl TapReader {
         let filter = Arc::new(filter);
         let snap = self.query.snap.unwrap_or(SNAP).min(SNAP);
         for worker in &workers {
-            let (reader, counts) = (self.reader.clone(), Arc::clone(&self.counts));
+            let reader = self.reader.clone();
+            let counts = Arc::clone(&self.counts);
             let tap = Box::new(Tap::new(live.id, Arc::clone(&filter), snap, reader, counts));
             // The supervisor detects a worker that has ended.
             worker.send(Command::Tap {
@@ -189,12 +190,13 @@ impl TapReaders {
             .retain(|tap_reader| tap_reader.live.strong_count() > 0);
         if !self.places.take() {
             let words = format!(
-                "{TAPS_MAX} taps are open already, which is the most; end one of them first"
+                "{TAPS_MAX} taps are open already, which is the maximum; end one of them first"
             );
             return Err(Refusal::Unable(words));
         }
         self.next += 1;
-        let (id, places) = (TapId(self.next), Arc::clone(&self.places));
+        let id = TapId(self.next);
+        let places = Arc::clone(&self.places);
         let live = Arc::new(Live {
             id,
             workers: Mutex::default(),
@@ -203,7 +205,8 @@ impl TapReaders {
         let workers: Vec<Handle> = running.handles().cloned().collect();
         let (reader, pages) = unbounded();
         let (begins, begun) = bounded(workers.len());
-        let (counts, limit) = (Arc::default(), query.limit);
+        let counts = Arc::default();
+        let limit = query.limit;
         let tap_reader = TapReader {
             query,
             reader,

@@ -62,7 +62,7 @@ impl Worker {
     pub(super) fn read_kernel_drops(&mut self) {
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             let count = self.dispatcher.listener_count(LocalListener::new(index));
-            count.kernel_drops += listener.new_kernel_drops();
+            count.counters.kernel_drops += listener.new_kernel_drops();
         }
         self.upstream_sockets
             .read_kernel_drops(self.dispatcher.sending().1);

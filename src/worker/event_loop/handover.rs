@@ -30,7 +30,7 @@ impl Worker {
             while self.request_turn(local) == After::More && Instant::now() < until {}
             // The drops of the other listeners are counted by the worker that inherits them.
             let drops = self.listeners[local.index()].new_kernel_drops();
-            self.dispatcher.listener_count(local).kernel_drops += drops;
+            self.dispatcher.listener_count(local).counters.kernel_drops += drops;
         }
         self.dispatcher.end();
     }

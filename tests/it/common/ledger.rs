@@ -273,13 +273,13 @@ impl Row {
                     count.parse().unwrap(),
                 );
             }
-            [count, "times", "word", "came", "back", errno, ..] => {
+            [count, "reported", errno, ..] => {
                 self.came_back.insert(
                     errno.trim_end_matches(':').to_owned(),
                     count.parse().unwrap(),
                 );
             }
-            [_, "sessions", "open", ..] => {
+            [_, "sessions", "open,", ..] => {
                 let [open, unreplied, ports] = numbers[..] else {
                     panic!("{line}")
                 };
@@ -290,10 +290,26 @@ impl Row {
                     ..self.sessions
                 };
             }
-            [_, "opened;", ..] => {
-                let [opened, idle, unanswered, complete, evicted, broken] = numbers[..] else {
+            [_, "opened,", ..] => {
+                let [
+                    opened,
+                    inherited,
+                    left,
+                    idle,
+                    unanswered,
+                    complete,
+                    evicted,
+                    broken,
+                ] = numbers[..]
+                else {
                     panic!("{line}")
                 };
+                let ended = idle + unanswered + complete + evicted + broken;
+                assert_eq!(
+                    opened + inherited,
+                    self.sessions.open + left + ended,
+                    "{line}"
+                );
                 self.sessions = Sessions {
                     opened,
                     idle,
@@ -304,7 +320,7 @@ impl Row {
                     ..self.sessions
                 };
             }
-            [_, "passed", "on", "without", ..] => self.sessions.one_way = numbers[0],
+            [_, "forwarded", "without", ..] => self.sessions.one_way = numbers[0],
             ["shadow:", ..] => {
                 let [same, different, missing] = numbers[..] else {
                     panic!("{line}")

@@ -360,10 +360,10 @@ impl Talker {
         let loads = self.loads();
         for (place, count) in upstreams.iter().enumerate() {
             let found = (
-                count.sessions,
-                count.replies,
-                count.skipped,
-                count.shadow,
+                count.counters.sessions,
+                count.counters.replies,
+                count.counters.skipped,
+                count.shadow.values(),
                 count.dead_in == 0,
             );
             let is_alive = self.picks.members[place].alive;

@@ -84,7 +84,8 @@ fn counters_that_go_back_have_no_rate() {
         );
     }
     let mut taken_over = routes(2, 500, &[("up", 14), ("down", 1)]);
-    (taken_over.generation, taken_over.taken_unix_ms) = (1, before.taken_unix_ms + 2_000);
+    taken_over.generation = 1;
+    taken_over.taken_unix_ms = before.taken_unix_ms + 2_000;
     let rates = Rates::between(Some(&before), &taken_over);
     assert_eq!(
         received(&rates),

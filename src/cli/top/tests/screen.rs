@@ -99,7 +99,7 @@ fn a_row_in_full() {
     let text = text.join("\n");
     for words in [
         "not sent, by errno\n  3 (0/s) ENETUNREACH",
-        "sessions\n  7 open, 2 of them unreplied, 9 ever; 8 ports",
+        "sessions\n  7 sessions open, 2 unreplied, 8 source ports",
         "upstreams: pool/10.0.0.1:53, pool/10.0.0.2:53",
         "kind: forward",
     ] {
@@ -196,11 +196,11 @@ fn silence_and_pause() {
     state.hear(Err("nobody answers at /run/x".to_owned()), Instant::now());
     let text = screen(&mut state, 120, 24).0;
     assert!(
-        text[0].starts_with("udispatch  NO ANSWER  1 s old"),
+        text[0].starts_with("udispatch  NO RESPONSE  1 s old"),
         "{text:#?}"
     );
     assert!(
-        text[2].contains("what you see is 1 s old; trying again: nobody answers at /run/x"),
+        text[2].contains("what is shown is 1 s old; retrying: nobody answers at /run/x"),
         "{text:#?}"
     );
     press(&mut state, &spots, " ");
@@ -210,7 +210,7 @@ fn silence_and_pause() {
         text.contains(" PAUSED ") && text.contains("127.0.0.1:53") && !text.contains("other"),
         "{text}"
     );
-    assert!(!text.contains("NO ANSWER"), "{text}");
+    assert!(!text.contains("NO RESPONSE"), "{text}");
     press(&mut state, &spots, " ");
     let text = screen(&mut state, 80, 24).0.join("\n");
     assert!(text.contains("other") && !text.contains("PAUSED"), "{text}");
