@@ -7,6 +7,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::definition::SettingTable;
 use super::diagnostics::{closest, quoted};
 use super::handlers::Registry;
 use super::limits::{RECOVERY_BYTES_MAX, ROUTES_MAX, TESTS_MAX};
@@ -139,7 +140,7 @@ fn read_daemon(document: &DeTable<'_>, problems: &mut Problems) -> Daemon {
         problems.push(problem.hint("write [daemon] once, and its keys below"));
         return Daemon::default();
     };
-    let keys = daemon::KEYS.iter().copied();
+    let keys = daemon::SETTINGS.iter().map(|setting| setting.key());
     let mut section = Section::new("[daemon]", table, value.span(), keys, problems);
     let daemon = Daemon::read(&mut section);
     section.finish();
@@ -206,7 +207,7 @@ fn read_route(
         problems.push(Problem::error(value.span(), "a route is a table").hint(MINIMAL));
         return None;
     };
-    let keys = route::KEYS.iter().copied();
+    let keys = route::SETTINGS.iter().map(|setting| setting.key());
     let mut section = Section::new("[[route]]", table, value.span(), keys, problems);
     let draft = route::read(&mut section, handlers);
     section.finish();
@@ -246,7 +247,7 @@ fn read_test(value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Option<te
         );
         return None;
     };
-    let keys = test::KEYS.iter().copied();
+    let keys = test::SETTINGS.iter().map(|setting| setting.key());
     let mut section = Section::new("[[test]]", table, value.span(), keys, problems);
     let draft = test::read(&mut section);
     section.finish();
@@ -272,16 +273,20 @@ fn check_tables(document: &DeTable<'_>, problems: &mut Problems) {
 
 fn belongs(name: &str, value: &DeValue<'_>) -> String {
     let tables = "the tables are [daemon], [[route]], [handler.NAME] and [[test]]";
-    if !value.is_table() && daemon::KEYS.contains(&name) {
+    if !value.is_table() && has_key(daemon::SETTINGS, name) {
         return format!("`{name}` belongs below [daemon]");
     }
-    if !value.is_table() && route::KEYS.contains(&name) {
+    if !value.is_table() && has_key(route::SETTINGS, name) {
         return format!("`{name}` belongs below a [[route]]");
     }
     match meant(name) {
         Some(meant) => format!("did you mean {meant}? {tables}"),
         None => tables.to_owned(),
     }
+}
+
+fn has_key(settings: SettingTable, name: &str) -> bool {
+    settings.iter().any(|setting| setting.key() == name)
 }
 
 /// Returns the table that was probably meant, in the notation of the file.

@@ -143,7 +143,7 @@ impl<'k> Registry<'k> {
         let Some(kind) = self.kind_of(&title, table, &at, problems) else {
             return None; // Which keys it may have is unknown without its kind.
         };
-        let keys = kind.settings.iter().map(|setting| setting.key);
+        let keys = kind.settings.iter().map(|setting| setting.key());
         let keys = std::iter::once("kind").chain(keys);
         let before = problems.errors();
         let mut section = Section::new(title, table, at.clone(), keys, problems);
@@ -345,7 +345,7 @@ fn implicit(kind: Kind, at: &Range<usize>, problems: &mut Problems) -> Option<Na
         return None;
     }
     let empty = DeTable::new();
-    let keys = kind.settings.iter().map(|setting| setting.key);
+    let keys = kind.settings.iter().map(|setting| setting.key());
     let mut found = Problems::new(problems.source().clone());
     let mut section = Section::new(quoted(kind.name), &empty, at.clone(), keys, &mut found);
     let spec = (kind.read)(&mut section);

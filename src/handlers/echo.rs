@@ -9,7 +9,7 @@ use crate::dispatch::reply_policy::ReplyPolicy;
 pub const KIND: Kind = Kind {
     name: "echo",
     summary: "sends each datagram back to where it came from, from the address that was asked",
-    settings: &[ALLOW_LOW_PORTS, ANSWER_GROUPS, TTL],
+    settings: &[&ALLOW_LOW_PORTS, &ANSWER_GROUPS, &TTL],
     example: r#"[[route]]
 destination = "127.0.0.1:1234"
 handler = "echo"

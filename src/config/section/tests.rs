@@ -1,8 +1,18 @@
 //! Tests of `config/section.rs`.
 
+use super::super::definition::Form;
+use super::super::setting::{Optional, Undecided};
 use super::super::source::SourceFile;
 use super::super::value;
 use super::*;
+
+const fn digit(key: &'static str) -> Setting<u8, Undecided> {
+    Setting::integer(key, 0..=9)
+}
+
+const DIGIT: Setting<u8, Optional> = digit("a").optional("none");
+
+const DIGITS: ListSetting<u8, Required> = digit("a").required().list();
 
 /// Reads `text` as one table. Returns what was read, and the problems that were reported.
 fn read<T>(
@@ -28,7 +38,7 @@ fn read<T>(
 /// A single value counts as a list of one element. A bad element is reported and does not hide the others.
 #[test]
 fn lists() {
-    let bytes = |section: &mut Section<'_>| section.required_list("a", value::integer(0..=9));
+    let bytes = |section: &mut Section<'_>| section.require_list(&DIGITS);
     assert_eq!(read("a = 1", &["a"], bytes), (Some(vec![1]), vec![]));
     assert_eq!(
         read("a = [1, 2]", &["a"], bytes),
@@ -42,10 +52,10 @@ fn lists() {
 /// A misspelt key is reported once, with the key that was meant.
 #[test]
 fn a_misspelt_required_key_is_one_problem() {
+    const UPSTREAMS: Setting<String, Required> =
+        Setting::custom("upstreams", Form::Text("text"), value::string).required();
     let keys = &["upstreams", "pick"];
-    let (_, told) = read("upstraems = 1", keys, |section| {
-        section.required("upstreams", value::string)
-    });
+    let (_, told) = read("upstraems = 1", keys, |section| section.require(&UPSTREAMS));
     assert_eq!(told, ["[t] has no key \"upstraems\""]);
 }
 
@@ -64,20 +74,16 @@ fn one_of_several() {
 /// A list may hold words and tables. An inner table has keys and problems of its own.
 #[test]
 fn tables_in_lists() {
-    use super::super::setting::Form;
-    let number = Form::Integer { min: 1, max: 9 };
-    let settings = [Setting {
-        key: "port",
-        form: number,
-        default: "required",
-        meaning: "a port",
-    }];
+    const PORT: Setting<u16, Required> = Setting::integer("port", 1..=9).required();
+    const TO: ListSetting<String, Optional> =
+        Setting::custom("to", Form::Table(&[&PORT]), value::string)
+            .optional("none")
+            .list();
     let ports = |section: &mut Section<'_>| {
-        let values = section.values("to")?;
-        let port = |section: &mut Section<'_>| section.required("port", value::integer(1..=9));
+        let values = section.values(&TO)?;
         let tables = values.into_iter().filter(|value| value.is_table());
         tables
-            .map(|value| section.table("to", value, &settings, port))
+            .map(|value| section.table(&TO, value, |section| section.require(&PORT)))
             .collect::<Option<Vec<_>>>()
     };
     let (read_ports, told) = read("to = ['x', {port = 1}, {port = 2}]", &["to"], ports);
@@ -102,7 +108,7 @@ fn a_kind_tells_too() {
 #[test]
 fn a_bad_value_is_told_once() {
     let (_, told) = read("a = 10\nb = 1", &["a", "b"], |section| {
-        section.optional("a", value::integer(0..=9));
+        section.find(&DIGIT);
         section.problem("a", "means something only with b = 2", "");
         section.problem("b", "is too small", "");
     });
@@ -119,13 +125,14 @@ fn a_bad_value_is_told_once() {
 /// once contradict each other. A table that may not have the key may not have its former name either.
 #[test]
 fn a_former_name_is_read() {
+    const UNREPLIED: Setting<u8, Required> = digit("session_unreplied").required();
     let number = |section: &mut Section<'_>| {
-        let is_there = section.has("session_unreplied");
-        let at = section.span("session_unreplied");
-        let number = section.required("session_unreplied", value::integer(0..=9));
+        let is_there = section.has(UNREPLIED.key);
+        let at = section.span(UNREPLIED.key);
+        let number = section.require(&UNREPLIED);
         (is_there, at, number)
     };
-    let keys = ["session_unreplied"];
+    let keys = [UNREPLIED.key];
     let (read_number, told) = read("session_probation = 3", &keys, number);
     assert_eq!((read_number, told), ((true, Some(20..21), Some(3)), vec![]));
     let (_, told) = read("session_probation = 10", &keys, number);
@@ -142,4 +149,34 @@ fn a_former_name_is_read() {
     assert_eq!(told, ["[t] has no key \"session_probation\""]);
     let (_, told) = read("session_probation = 3", &["a"], |_| ());
     assert_eq!(told, ["[t] has no key \"session_probation\""]);
+}
+
+/// An absent key has its default: a value, or that of another key if it is less. A bad value is reported, and the
+/// default applies as well.
+#[test]
+fn defaults() {
+    const FIXED: Setting<u8> = digit("a").default(5);
+    const CAPPED: Setting<u8, Capped<u8>> = digit("b").capped(5, "a");
+    let keys = &["a", "b"];
+    let both = |section: &mut Section<'_>| {
+        let fixed = section.get(&FIXED);
+        (fixed, section.get_capped(&CAPPED, fixed))
+    };
+    assert_eq!(read("", keys, both), ((5, 5), vec![]));
+    assert_eq!(read("a = 3", keys, both), ((3, 3), vec![]));
+    assert_eq!(read("a = 3\nb = 4", keys, both), ((3, 4), vec![]));
+    let (values, told) = read("a = 10", keys, both);
+    assert_eq!((values, told.len()), ((5, 5), 1));
+}
+
+/// A value and the place where it stands are read together, and what a later check finds is reported there.
+#[test]
+fn places_and_later_checks() {
+    let (placed, told) = read("a = 7", &["a"], |section| section.find_placed(&DIGIT));
+    let placed = placed.map(|placed| (placed.value, placed.at));
+    assert_eq!((placed, told), (Some((7, 4..5)), vec![]));
+    let (checked, told) = read("a = 7", &["a"], |section| {
+        section.accept::<()>("a", Err(Mistake::new("is odd")))
+    });
+    assert_eq!((checked, told), (None, vec!["`a`: is odd".to_owned()]));
 }

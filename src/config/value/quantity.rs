@@ -71,10 +71,10 @@ pub fn duration_in(
         if bounds.contains(&duration) {
             return Ok(duration);
         }
-        let bound = match duration < *bounds.start() {
-            true => format!("at least {:?}", bounds.start()),
-            false if *bounds.end() == DURATION_MAX => format!("at most {DURATION_DAYS_MAX}d"),
-            false => format!("at most {:?}", bounds.end()),
+        let bound = if duration < *bounds.start() {
+            format!("at least {}", show_duration(*bounds.start()))
+        } else {
+            format!("at most {}", show_duration(*bounds.end()))
         };
         Err(Mistake::new(format!("must be {bound}")))
     }
@@ -92,6 +92,21 @@ pub fn duration_or_zero(
     move |value| match duration(value)? {
         Duration::ZERO => Ok(Duration::ZERO),
         _ => within(value),
+    }
+}
+
+/// Returns a duration in the largest unit that leaves no fraction. A single minute is shown as `60s`. A fraction of a
+/// microsecond, which no file can contain, is left out.
+pub fn show_duration(duration: Duration) -> String {
+    let ns = duration.as_nanos();
+    let fits = |(name, unit): &&(&str, u64)| {
+        let unit = u128::from(*unit);
+        ns.is_multiple_of(unit) && (*name != "m" || ns > unit)
+    };
+    match TIME_UNITS.iter().rev().find(fits) {
+        Some((name, unit)) if ns > 0 => format!("{}{name}", ns / u128::from(*unit)),
+        Some(_) => "0s".to_owned(),
+        None => format!("{}us", duration.as_micros()),
     }
 }
 
@@ -346,6 +361,18 @@ mod tests {
         }
         let bounded = size_in(4096..=1 << 30);
         assert!(refusal("1", &bounded).contains("must be from 4KiB to 1GiB, found 1B"));
+    }
+
+    /// Durations in messages are shown as a person would write them, and can be read again.
+    #[test]
+    fn durations_are_shown_in_round_units() {
+        for text in [
+            "0s", "5us", "1500ms", "1s", "60s", "90s", "2m", "1h", "25h", "1d", "365d",
+        ] {
+            let duration = read(&format!("\"{text}\""), duration).expect(text);
+            assert_eq!(show_duration(duration), text);
+        }
+        assert_eq!(show_duration(Duration::from_nanos(1_500)), "1us");
     }
 
     /// A rate includes its unit of time.

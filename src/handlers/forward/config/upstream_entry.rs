@@ -3,12 +3,16 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
-use super::schema::{SAMPLE_MAX, UPSTREAM, WEIGHT_MAX};
-use super::{Sample, UpstreamOptions};
+use super::UpstreamOptions;
+use super::schema::{
+    ADDRESS, BACKUP, DRAIN, DSCP, INTERFACE, LOOP, MAX_RATE, PROXY, SAMPLE, SHADOW, SOURCE,
+    UPSTREAM_TTL, UPSTREAMS, WEIGHT,
+};
 use crate::config::Placed;
+use crate::config::kind::Setting;
 use crate::config::section::Section;
 use crate::config::upstream::{SendFrom, Upstream, UpstreamHost};
-use crate::config::value::{self, Value, placed};
+use crate::config::value::Value;
 
 /// A parsed upstream, with the places in the file of keys that other keys may contradict.
 #[derive(Debug)]
@@ -32,9 +36,9 @@ pub struct UpstreamEntry {
 /// Parses one element of `upstreams`. Returns `None` if it is wrong; the problem is reported in `section`.
 pub fn read<'a>(section: &mut Section<'a>, element: Value<'a>) -> Option<UpstreamEntry> {
     if element.is_table() {
-        return section.table("upstreams", element, UPSTREAM, read_table);
+        return section.table(&UPSTREAMS, element, read_table);
     }
-    let upstream = section.parse("upstreams", element, value::upstream)?;
+    let upstream = section.parse(&UPSTREAMS, element)?;
     let (weight, source, drain, backup, shadow) = (None, None, None, None, None);
     Some(UpstreamEntry {
         upstream,
@@ -49,42 +53,44 @@ pub fn read<'a>(section: &mut Section<'a>, element: Value<'a>) -> Option<Upstrea
 
 /// Options of an upstream that is written as text.
 const PLAIN: UpstreamOptions = UpstreamOptions {
-    weight: 1,
+    weight: WEIGHT.default_value(),
     sample: None,
     proxy: false,
     max_rate: None,
-    drain: false,
-    backup: false,
-    shadow: false,
+    drain: DRAIN.default_value(),
+    backup: BACKUP.default_value(),
+    shadow: SHADOW.default_value(),
 };
 
 fn read_table(section: &mut Section<'_>) -> Option<UpstreamEntry> {
-    let upstream = section.required("address", value::upstream);
-    let weight = section.optional("weight", placed(value::integer(1..=WEIGHT_MAX)));
-    let sample = section.optional("sample", value::fraction(SAMPLE_MAX));
-    let max_rate = section.optional("max_rate", value::rate);
-    let proxy = section.or("proxy", value::choice(&[("v2", true)]), false);
-    let ttl = section.optional("ttl", value::integer(1..=255));
-    let dscp = section.optional("dscp", value::dscp);
-    let source = section.optional("source", placed(value::send_from));
-    let interface = section.optional("interface", value::interface);
-    let loop_back = section.or("loop", value::boolean, true);
-    let drain = flag(section, "drain");
-    let backup = flag(section, "backup");
-    let shadow = flag(section, "shadow");
+    let upstream = section.require(&ADDRESS);
+    let weight = section.find_placed(&WEIGHT);
+    let sample = section.find(&SAMPLE);
+    let max_rate = section.find(&MAX_RATE);
+    let proxy = section.find(&PROXY).unwrap_or(false);
+    let ttl = section.find(&UPSTREAM_TTL);
+    let dscp = section.find(&DSCP);
+    let source = section.find_placed(&SOURCE);
+    let interface = section.find(&INTERFACE);
+    let loop_back = section.get(&LOOP);
+    let drain = flag(section, &DRAIN);
+    let backup = flag(section, &BACKUP);
+    let shadow = flag(section, &SHADOW);
 
     if let Some(backup) = backup.clone().filter(|_| shadow.is_some()) {
         let message = "a shadow gets a copy of what the others get: it stands in for none of them";
-        section.problem_at("backup", backup, message, "leave one of the two out");
+        section.problem_at(BACKUP.key, backup, message, "leave one of the two out");
     }
     if let Some(weight) = weight.as_ref().filter(|_| shadow.is_some()) {
         let message = "a shadow gets a copy of what the others get: it is not picked";
-        section.problem_at("weight", weight.at.clone(), message, "leave it out");
+        section.problem_at(WEIGHT.key, weight.at.clone(), message, "leave it out");
     }
     let mut upstream = upstream?;
     upstream.egress.ttl = ttl;
     upstream.egress.dscp = dscp;
-    upstream.egress.from = source.as_ref().map_or(SendFrom::Own, |source| source.value);
+    upstream.egress.from = source
+        .as_ref()
+        .map_or(SOURCE.default_value(), |source| source.value);
     upstream.egress.interface = interface.map(|interface| interface.to_string());
     upstream.egress.loop_back = loop_back;
     check_loop(section, &upstream);
@@ -93,8 +99,10 @@ fn read_table(section: &mut Section<'_>) -> Option<UpstreamEntry> {
         check_source(section, &upstream, source);
     }
     let options = UpstreamOptions {
-        weight: weight.as_ref().map_or(1, |weight| weight.value),
-        sample: sample.map(|(taken, each)| Sample { taken, each }),
+        weight: weight
+            .as_ref()
+            .map_or(WEIGHT.default_value(), |weight| weight.value),
+        sample,
         proxy,
         max_rate,
         drain: drain.is_some(),
@@ -117,19 +125,19 @@ fn read_table(section: &mut Section<'_>) -> Option<UpstreamEntry> {
 }
 
 /// Byte range of a flag that is `true`.
-fn flag(section: &mut Section<'_>, key: &str) -> Option<Range<usize>> {
+fn flag(section: &mut Section<'_>, setting: &Setting<bool>) -> Option<Range<usize>> {
     section
-        .optional(key, placed(value::boolean))
+        .find_placed(setting)
         .filter(|flag| flag.value)
         .map(|flag| flag.at)
 }
 
 fn check_loop(section: &mut Section<'_>, upstream: &Upstream) {
-    if section.has("loop") && !upstream.is_group() {
+    if section.has(LOOP.key) && !upstream.is_group() {
         let message = format!(
             "{upstream} is no multicast group, and only what is sent to one can be heard here too"
         );
-        section.problem("loop", message, "leave it out");
+        section.problem(LOOP.key, message, "leave it out");
     }
 }
 
@@ -140,7 +148,7 @@ fn check_interface(section: &mut Section<'_>, upstream: &Upstream) {
         && interface != other
     {
         let message = format!("{upstream} is on {interface}, says its zone");
-        section.problem("interface", message, "leave one of the two out");
+        section.problem(INTERFACE.key, message, "leave one of the two out");
     }
 }
 
@@ -160,7 +168,7 @@ fn check_source(section: &mut Section<'_>, upstream: &Upstream, source: &Placed<
         let (from, to_family) = (from.ip(), family(to));
         let message = format!("{from} is {}, and {upstream} is {to_family}", family(from));
         section.problem_at(
-            "source",
+            SOURCE.key,
             source.at.clone(),
             message,
             format!("write an {to_family} address of this host"),
@@ -176,7 +184,7 @@ fn check_source(section: &mut Section<'_>, upstream: &Upstream, source: &Placed<
             v6.ip()
         );
         section.problem_at(
-            "source",
+            SOURCE.key,
             source.at.clone(),
             message,
             "add interface = \"eth0\", or whichever it is",

@@ -4,36 +4,32 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use super::schema::{
+    BACKUP, HASH_ON, HEALTH, PICK, REPLIES, REPLIES_MAX, REQUESTS_MAX, SESSION_IDLE, SESSION_MAX,
+    SESSION_SHARE, SESSION_UNREPLIED, SHADOW, SOURCE, SPREAD, UPSTREAMS, WEIGHT,
+};
 use super::upstream_entry::UpstreamEntry;
 use super::{Choice, Said, Settings, Spread};
+use crate::config::limits::{LEGS_MAX, UPSTREAMS_MAX};
 use crate::config::problem::Problem;
 use crate::config::section::Section;
 use crate::config::upstream::{Egress, SendFrom, Upstream, UpstreamHost};
 use crate::dispatch::pool::Pick;
-
-/// Most upstreams of one handler; each takes a socket in every worker.
-const UPSTREAMS_MAX: usize = 1_024;
-const _: () = assert!(
-    UPSTREAMS_MAX < u16::MAX as usize,
-    "sessions, ports and picks name an upstream of their handler by 16 bits, and u16::MAX is none"
-);
-
-/// Most sessions times upstreams, if each session may use all upstreams. Each leg takes 8 bytes, in every worker.
-const LEGS_MAX: u64 = 16 << 20;
+use crate::handlers::reply_settings::{ALLOW_LOW_PORTS, ANSWER_GROUPS};
 
 /// Keys that need sessions.
 const OF_SESSIONS: [&str; 4] = [
-    "session_idle",
-    "session_max",
-    "session_share",
-    "requests_max",
+    SESSION_IDLE.key,
+    SESSION_MAX.key,
+    SESSION_SHARE.key,
+    REQUESTS_MAX.key,
 ];
 /// Keys that need replies.
 const OF_REPLIES: [&str; 4] = [
-    "session_unreplied",
-    "replies_max",
-    "allow_low_ports",
-    "answer_groups",
+    SESSION_UNREPLIED.key,
+    REPLIES_MAX.key,
+    ALLOW_LOW_PORTS.key,
+    ANSWER_GROUPS.key,
 ];
 
 const EVERYBODY: &str =
@@ -48,7 +44,7 @@ pub fn report(
 ) {
     if entries.len() > UPSTREAMS_MAX {
         section.problem(
-            "upstreams",
+            UPSTREAMS.key,
             format!("more than {UPSTREAMS_MAX}, the limit of one handler"),
             "",
         );
@@ -74,7 +70,7 @@ fn legs(section: &mut Section<'_>, settings: &Settings) {
             settings.upstreams.len()
         );
         section.problem(
-            "session_max",
+            SESSION_MAX.key,
             message,
             "write a smaller session_max, or fewer upstreams",
         );
@@ -103,27 +99,27 @@ fn repeated(section: &mut Section<'_>, upstreams: &[Upstream]) {
 }
 
 fn picks(section: &mut Section<'_>, settings: &Settings, said: Option<Said>) {
-    if section.has("hash_on") && settings.choice != Choice::One(Pick::Hash) {
+    if section.has(HASH_ON.key) && settings.choice != Choice::One(Pick::Hash) {
         section.problem(
-            "hash_on",
+            HASH_ON.key,
             "means something only with pick = \"hash\"",
             "add pick = \"hash\", or leave it out",
         );
     }
-    if section.has("spread") && settings.choice == Choice::All {
-        section.problem("spread", EVERYBODY, "leave it out");
+    if section.has(SPREAD.key) && settings.choice == Choice::All {
+        section.problem(SPREAD.key, EVERYBODY, "leave it out");
     }
     if settings.choice == Choice::One(Pick::LeastSessions) && !settings.has_sessions() {
         let message = "there are no sessions to count where no answers go back and each datagram is picked for by itself";
         section.problem(
-            "pick",
+            PICK.key,
             message,
             "add spread = \"session\", or write pick = \"round_robin\"",
         );
     }
     if matches!(said, Some(Said::First | Said::All)) && settings.choice != Choice::All {
         let message = "which of several answers is a question only with pick = \"all\"; here one upstream is asked";
-        section.problem("replies", message, "write true");
+        section.problem(REPLIES.key, message, "write true");
     }
 }
 
@@ -195,7 +191,7 @@ fn groups(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEnt
                 "{upstream} is a multicast group, for all who listen; here one upstream is picked"
             );
             section.problem_at(
-                "upstreams",
+                UPSTREAMS.key,
                 at,
                 message,
                 "add pick = \"all\", or give the group a handler of its own",
@@ -204,7 +200,7 @@ fn groups(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEnt
             let message =
                 format!("{upstream} is a multicast group, which receives and does not answer");
             section.problem_at(
-                "upstreams",
+                UPSTREAMS.key,
                 at,
                 message,
                 "add replies = false, or give the group a handler of its own",
@@ -213,7 +209,7 @@ fn groups(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEnt
     }
     if settings.monitor.probe.is_some() && settings.upstreams.iter().all(Upstream::is_group) {
         section.problem(
-            "health",
+            HEALTH.key,
             "a multicast group cannot be asked whether it lives",
             "leave it out",
         );
@@ -234,7 +230,7 @@ fn sources(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEn
             SendFrom::Keep => {
                 let message = "answers would go to the sender itself and not come back here";
                 section.problem_at(
-                    "source",
+                    SOURCE.key,
                     at,
                     message,
                     "add replies = false, or write \"own\"",
@@ -245,7 +241,7 @@ fn sources(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEn
                     "leave the port out: \"{}\"; or add replies = false",
                     from.ip()
                 );
-                section.problem_at("source", at, "each session needs a port of its own", hint);
+                section.problem_at(SOURCE.key, at, "each session needs a port of its own", hint);
             }
             SendFrom::Own | SendFrom::Address(_) => {}
         }
@@ -257,10 +253,12 @@ fn roles(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntr
     for entry in entries {
         let weight = entry.weight.clone().filter(|_| entry.shadow.is_none());
         match (weight, settings.choice) {
-            (Some(at), Choice::All) => section.problem_at("weight", at, EVERYBODY, "leave it out"),
+            (Some(at), Choice::All) => {
+                section.problem_at(WEIGHT.key, at, EVERYBODY, "leave it out")
+            }
             (Some(at), Choice::One(Pick::FirstAlive)) => {
                 let message = "means nothing with pick = \"first_alive\", where the order of the file decides";
-                section.problem_at("weight", at, message, "leave it out");
+                section.problem_at(WEIGHT.key, at, message, "leave it out");
             }
             _ => {}
         }
@@ -269,7 +267,7 @@ fn roles(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntr
             .clone()
             .filter(|_| settings.choice == Choice::All)
         {
-            section.problem_at("backup", at, EVERYBODY, "leave it out");
+            section.problem_at(BACKUP.key, at, EVERYBODY, "leave it out");
         }
     }
     let first_of_all = |flag: fn(&UpstreamEntry) -> &Option<Range<usize>>| {
@@ -290,7 +288,7 @@ fn roles(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntr
             _ => "every upstream is a shadow, and there is nobody to get copies of",
         };
         section.problem_at(
-            "shadow",
+            SHADOW.key,
             at,
             message,
             "one upstream at least must not be a shadow",
@@ -300,7 +298,7 @@ fn roles(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntr
     {
         let message = "every upstream is a backup, and there is none that it stands in for";
         section.problem_at(
-            "backup",
+            BACKUP.key,
             at,
             message,
             "one upstream at least must not be a backup",
