@@ -32,21 +32,21 @@ pub(super) const SETTINGS: SettingTable = &[
 
 const WORKERS: Setting<Workers> = Setting::custom("workers", WORKERS_FORM, workers)
     .default_as(Workers::Auto, "\"auto\"")
-    .meaning("threads; unicast listeners are spread over them by the kernel");
+    .meaning("number of threads that receive; the kernel spreads unicast datagrams over them");
 
 const RECEIVE_BUFFER: Setting<usize> = Setting::size("receive_buffer", BUFFER_BYTES)
     .default(8 * 1024 * 1024)
     .meaning(
-        "receive buffer of each listener; a warning names the sysctl if the kernel gives less",
+        "size of each listener's receive buffer; a warning names the sysctl if the kernel gives less",
     );
 
 const SEND_BUFFER: Setting<usize> = Setting::size("send_buffer", BUFFER_BYTES)
     .default(4 * 1024 * 1024)
-    .meaning("send buffer of each upstream's socket");
+    .meaning("size of the send buffer of each upstream's socket");
 
 const LOG: Setting<LevelFilter> = Setting::choice("log", &LEVELS)
     .default(LevelFilter::Info)
-    .meaning("what is logged; RUST_LOG overrides it");
+    .meaning("most detailed level that is logged; RUST_LOG overrides it");
 
 const CONTROL: Setting<ControlSocket, Optional> = Setting::custom(
     "control",
@@ -54,7 +54,7 @@ const CONTROL: Setting<ControlSocket, Optional> = Setting::custom(
     control,
 )
 .optional("control.sock below $RUNTIME_DIRECTORY, /run/udispatch or $XDG_RUNTIME_DIR/udispatch")
-.meaning("unix socket for `udispatch status`, `reload` and the like; false for none");
+.meaning("unix socket for `udispatch status`, `reload` and the other commands; false for none");
 
 const HTTP: Setting<SocketAddr, Optional> = Setting::custom(
     "http",
@@ -62,7 +62,7 @@ const HTTP: Setting<SocketAddr, Optional> = Setting::custom(
     http_address,
 )
 .optional("none")
-.meaning("where metrics and the page are shown, read-only");
+.meaning("address that serves metrics and the web page, read-only");
 
 const HTTP_HOSTS: ListSetting<String, Optional> = Setting::custom(
     "http_hosts",
@@ -70,15 +70,17 @@ const HTTP_HOSTS: ListSetting<String, Optional> = Setting::custom(
     host_header,
 )
 .optional("none")
-.meaning("names under which `http` may be asked, besides its address and localhost")
+.meaning(
+    "names that the Host header of a request to `http` may have, besides its address and localhost",
+)
 .list();
 
 const WATCH: Setting<bool> = Setting::boolean("watch")
     .default(false)
-    .meaning("reload when the file changes");
+    .meaning("whether a change of the file triggers a reload");
 
 const LATENCY: Setting<bool> = Setting::boolean("latency").default(false).meaning(
-    "measure the time that datagrams spend in the daemon, from the kernel's receive to the send",
+    "whether the time that datagrams spend in the daemon is measured, from the kernel's receive to the send",
 );
 
 const WORKERS_FORM: Form = Form::OneOf(&[
@@ -169,7 +171,7 @@ impl Daemon {
         if section.has(HTTP_HOSTS.key) && !section.has(HTTP.key) {
             section.problem(
                 HTTP_HOSTS.key,
-                "means something only with `http`",
+                "has an effect only with `http`",
                 "add http = \"127.0.0.1:9253\"",
             );
         }
@@ -202,7 +204,7 @@ fn control(value: Value<'_>) -> Result<ControlSocket, Mistake> {
         DeValue::Boolean(false) => Ok(ControlSocket::Off),
         DeValue::Boolean(true) => Err(value
             .expected(CONTROL_WANTED)
-            .hint("leave it out, and there is one")),
+            .hint("leave the key out to get a control socket at the default path")),
         DeValue::String(_) => socket_name(value).map(ControlSocket::Path),
         _ => Err(value.expected(CONTROL_WANTED)),
     }

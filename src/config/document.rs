@@ -123,7 +123,8 @@ fn syntax(source: &SourceFile, error: &toml::de::Error) -> Problem {
             false => (message, Some("put it between quotes")),
         },
         message if message.contains("duplicate key") => {
-            let hint = "a key and a table [NAME] can be written once; routes are written [[route]]";
+            let hint =
+                "a key and a table [NAME] can be written only once; write [[route]] for each route";
             (message, Some(hint))
         }
         message => (message, None),
@@ -137,7 +138,7 @@ fn read_daemon(document: &DeTable<'_>, problems: &mut Problems) -> Daemon {
     };
     let DeValue::Table(table) = value.get_ref() else {
         let problem = Problem::error(value.span(), "`daemon` is not a table");
-        problems.push(problem.hint("write [daemon] once, and its keys below"));
+        problems.push(problem.hint("write [daemon] once, with its keys below it"));
         return Daemon::default();
     };
     let keys = daemon::SETTINGS.iter().map(|setting| setting.key());
@@ -176,7 +177,10 @@ fn read_routes(
         }
         Some((_, DeValue::Array(tables))) => tables,
         Some((at, DeValue::Table(_))) => {
-            let problem = Problem::error(at, "a route is one of several: its brackets are double");
+            let problem = Problem::error(
+                at,
+                "a route is an element of a list, so it needs double brackets",
+            );
             problems.push(problem.hint("write [[route]]"));
             return Vec::new();
         }
@@ -220,7 +224,7 @@ fn read_tests(document: &DeTable<'_>, problems: &mut Problems) -> Vec<test::Test
     };
     let DeValue::Array(tables) = value.get_ref() else {
         let message = match value.get_ref().is_table() {
-            true => "a test is one of several: its brackets are double",
+            true => "a test is an element of a list, so it needs double brackets",
             false => "`test` is not a list of tables",
         };
         problems.push(Problem::error(value.span(), message).hint("write [[test]]"));
@@ -243,7 +247,7 @@ fn read_test(value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Option<te
     let DeValue::Table(table) = value.get_ref() else {
         problems.push(
             Problem::error(value.span(), "a test is a table")
-                .hint("write [[test]], and its keys below"),
+                .hint("write [[test]], with its keys below it"),
         );
         return None;
     };

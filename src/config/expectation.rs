@@ -21,7 +21,7 @@ pub(super) const EXPECT_EVERY: Setting<Duration, Optional> =
     Setting::custom("expect_every", FORM, |value| duration_in(EVERY)(value))
         .optional("none")
         .meaning(
-            "an alarm is raised when nothing comes for longer; as a table, when nothing comes from a prefix",
+            "longest silence before an alarm is raised; as a table, the longest silence of each prefix of sources",
         );
 
 const FORM: Form = Form::OneOf(&[
@@ -127,10 +127,10 @@ fn check(
     {
         let family = if is_v4(&net) { "IPv4" } else { "IPv6" };
         let message =
-            format!("`{KEY}`: no `destination` is {family}, so nothing comes from {shown} here");
+            format!("`{KEY}`: no `destination` is {family}, so no datagram from {shown} can match");
         let other = destinations
             .first()
-            .map(|first| (first.at.clone(), "of the other family"));
+            .map(|first| (first.at.clone(), "is of the other family"));
         Problem {
             other: other.map(|(at, label)| (at, label.to_owned())),
             ..Problem::error(expected.at.clone(), message)
@@ -141,8 +141,8 @@ fn check(
     {
         let message = format!("`{KEY}`: {shown} does not lie within the route's `source`");
         Problem::error(expected.at.clone(), message)
-            .and_at(first.at.clone(), "only these are taken")
-            .hint("name a part of what `source` names, or add it there")
+            .and_at(first.at.clone(), "only these sources match")
+            .hint("write a prefix within `source`, or add this one to `source`")
     } else {
         return;
     };

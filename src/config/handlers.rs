@@ -89,7 +89,7 @@ impl<'k> Registry<'k> {
         let Some(root) = root else { return registry };
         let DeValue::Table(tables) = root.get_ref() else {
             let problem = Problem::error(root.span(), "`handler` is not a table of handlers");
-            problems.push(problem.hint("a handler is written [handler.NAME]"));
+            problems.push(problem.hint("write a table [handler.NAME] for each handler"));
             return registry;
         };
         if tables.len() > HANDLERS_MAX {
@@ -115,9 +115,7 @@ impl<'k> Registry<'k> {
     ) {
         let DeValue::Table(table) = value.get_ref() else {
             let problem = Problem::error(name.at, lone_key(name.value));
-            problems.push(
-                problem.hint("a handler is written [handler.NAME], its kind = \"...\" below"),
-            );
+            problems.push(problem.hint("write a table [handler.NAME] with kind = \"...\" in it"));
             return;
         };
         if let Err(mistake) = check_name(name.value) {
@@ -371,7 +369,7 @@ fn unexplained(kind: Kind, at: Range<usize>) -> Problem {
     Problem::error(
         at,
         format!(
-            "the kind {} refuses this and does not say why",
+            "the kind {} rejects these settings without a reason, which is a bug of the kind",
             quoted(kind.name)
         ),
     )

@@ -39,7 +39,7 @@ const NAME: Setting<Placed<String>, Optional> = Setting::custom(
     |value| placed(name)(value),
 )
 .optional("made from the destination")
-.meaning("its name in the ledger and in messages");
+.meaning("name of the route in the ledger and in messages");
 
 const DESTINATION: ListSetting<Placed<Destination>, Required> = Setting::custom(
     "destination",
@@ -48,7 +48,7 @@ const DESTINATION: ListSetting<Placed<Destination>, Required> = Setting::custom(
 )
 .required()
 .meaning(
-    "where datagrams are sent to, such as 127.0.0.1:1234, 192.0.2.0/24:5000-5010, [2001:db8::/32]:53, \
+    "addresses and ports that datagrams are sent to, such as 127.0.0.1:1234, 192.0.2.0/24:5000-5010, [2001:db8::/32]:53, \
      0.0.0.0:53 or 239.1.2.3:5000; the most specific route takes a datagram",
 )
 .list();
@@ -59,7 +59,7 @@ const INTERFACE: Setting<Placed<InterfaceRef>, Optional> = Setting::custom(
     |value| placed(interface)(value),
 )
 .optional("any")
-.meaning("only what arrives there; a group is joined there");
+.meaning("the only interface on which datagrams are accepted; a group is joined there");
 
 const SOURCE: ListSetting<Placed<IpNet>, Optional> = Setting::custom(
     "source",
@@ -68,13 +68,13 @@ const SOURCE: ListSetting<Placed<IpNet>, Optional> = Setting::custom(
 )
 .optional("any")
 .meaning(
-    "only what comes from there; on a group, host addresses alone make the join source-specific",
+    "the only sources that are accepted; for a group, host addresses alone make the join source-specific",
 )
 .list();
 
 const SHARE: Setting<bool> = Setting::boolean("share")
     .default(false)
-    .meaning("other programs may bind this port too");
+    .meaning("whether other programs may bind this port too");
 
 const HANDLER: ListSetting<Placed<String>, Required> = Setting::custom(
     "handler",
@@ -82,7 +82,7 @@ const HANDLER: ListSetting<Placed<String>, Required> = Setting::custom(
     |value| placed(string)(value),
 )
 .required()
-.meaning("who gets each datagram; several get it in this order")
+.meaning("handlers of each datagram; of a list, each handler gets it, in this order")
 .list();
 
 /// Destinations whose datagrams are given to the same handlers.
@@ -165,7 +165,7 @@ fn read_handlers(section: &mut Section<'_>, registry: &mut Registry<'_>) -> Opti
         if let Some((_, first)) = ids.iter().find(|(other, _)| *other == id) {
             let problem = Problem::error(name.at.clone(), "`handler`: the same handler twice")
                 .and_at(first.clone(), "first here")
-                .hint("it would get each datagram once all the same; leave one out");
+                .hint("a handler gets each datagram only once; leave one out");
             section.report(problem);
             continue;
         }
@@ -177,11 +177,11 @@ fn read_handlers(section: &mut Section<'_>, registry: &mut Registry<'_>) -> Opti
 fn check_link_local(section: &mut Section<'_>, destination: &Placed<Destination>) {
     if destination.value.is_link_local_v6() && !section.has(INTERFACE.key) {
         let message = format!(
-            "`destination`: {} exists on every link; which interface is meant?",
+            "`destination`: {} is link-local, so it needs an interface",
             destination.value.net.addr()
         );
         let problem = Problem::error(destination.at.clone(), message);
-        section.report(problem.hint("add interface = \"eth0\", or whichever it is"));
+        section.report(problem.hint("add interface = \"eth0\", with the name of the interface"));
     }
 }
 
@@ -207,12 +207,12 @@ fn check_families(
     for v4 in [true, false] {
         if let (Some(destination), None, Some(other)) = (destination(v4), source(v4), source(!v4)) {
             let message = format!(
-                "`destination`: no `source` is {}, so nothing could arrive here",
+                "`destination`: no `source` is {}, so no datagram can match it",
                 family(v4)
             );
             let problem = Problem::error(destination.at.clone(), message)
                 .and_at(other.at.clone(), format!("{} only", family(!v4)));
-            section.report(problem.hint("make it a route of its own"));
+            section.report(problem.hint("move it to a route of its own"));
         }
     }
 }

@@ -30,15 +30,15 @@ pub fn schema(kinds: &[Kind]) -> Value {
         "required": ["route"],
         "additionalProperties": false,
         "properties": {
-            "daemon": described(daemon, "what holds for the whole process"),
+            "daemon": described(daemon, "settings of the whole process"),
             "route": {
-                "description": "destinations that are handled alike",
+                "description": "destinations whose datagrams go to the same handlers",
                 "type": "array",
                 "minItems": 1,
                 "items": route,
             },
             "test": {
-                "description": "datagrams, and what must become of them; run by `check` and before every reload",
+                "description": "test datagrams and what must become of them; `check` and every reload run the tests",
                 "type": "array",
                 "items": test,
             },

@@ -26,24 +26,24 @@ const SOURCE: Setting<Placed<SocketAddr>, Required> = Setting::custom(
     |value| placed(sender)(value),
 )
 .required()
-.meaning("who sends it; without a port, port 40000");
+.meaning("sender of the datagram; without a port, port 40000");
 
 const DESTINATION: Setting<SocketAddr, Required> =
     Setting::custom("destination", Form::Text(r#""ADDRESS:PORT""#), destination)
         .required()
-        .meaning("where it is sent to");
+        .meaning("address that the datagram is sent to");
 
 const INTERFACE: Setting<Placed<InterfaceRef>, Optional> = Setting::custom(
     "interface",
     Form::Text("name or address of an interface"),
     |value| placed(interface)(value),
 )
-.optional("where an answer would leave")
-.meaning("where it arrives");
+.optional("where a reply would leave")
+.meaning("interface that the datagram arrives on");
 
 const PAYLOAD: Setting<Vec<u8>, Optional> = Setting::custom("payload", Form::Text("text"), payload)
     .optional_as("\"\"")
-    .meaning("what it holds");
+    .meaning("payload of the datagram");
 
 const EXPECT: Setting<(), Required> = Setting::custom(
     "expect",
@@ -51,7 +51,7 @@ const EXPECT: Setting<(), Required> = Setting::custom(
     no_route,
 )
 .required()
-.meaning("what must become of it; \"no_route\": nothing takes it");
+.meaning("what must become of the datagram; \"no_route\" if no route may take it");
 
 /// The definition of each key of the `expect` table.
 const EXPECT_SETTINGS: SettingTable = &[&EXPECT_ROUTE, &EXPECT_HANDLER, &EXPECT_UPSTREAM];
@@ -61,14 +61,14 @@ const EXPECT_ROUTE: Setting<Placed<String>, Optional> =
         placed(string)(value)
     })
     .optional("any")
-    .meaning("the route that takes it");
+    .meaning("route that must take the datagram");
 
 const EXPECT_HANDLER: ListSetting<Placed<String>, Optional> =
     Setting::custom("handler", Form::Text("name of a handler"), |value| {
         placed(string)(value)
     })
     .optional("any")
-    .meaning("a handler that gets it; of several, each gets it")
+    .meaning("handler that must get the datagram; of a list, each of them")
     .list();
 
 const EXPECT_UPSTREAM: Setting<Placed<Upstream>, Optional> = Setting::custom(
@@ -77,7 +77,7 @@ const EXPECT_UPSTREAM: Setting<Placed<Upstream>, Optional> = Setting::custom(
     |value| placed(upstream)(value),
 )
 .optional("any")
-.meaning("an upstream that may get it when the daemon has just started and all upstreams live");
+.meaning("upstream that may get the datagram when the daemon has just started and all upstreams are alive");
 
 const NO_ROUTE: &str = "no_route";
 
@@ -147,8 +147,8 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<TestDraft> {
         };
         section.problem(
             SOURCE.key,
-            format!("is {family}, and the destination is not"),
-            "both are of one family",
+            format!("is {family}, but the destination is not"),
+            "write two addresses of one family",
         );
         return None;
     }
@@ -253,7 +253,7 @@ fn route(
             at: name.at.clone(),
         }),
         None => {
-            let otherwise = "a route is named by its `name`, or as `check` and the ledger show it";
+            let otherwise = "write the route's `name`, or its label in the output of `check`";
             problems.push(unknown(
                 "route",
                 &name.value,
@@ -307,7 +307,7 @@ fn check_upstream(name: &Placed<Upstream>, known: &Known<'_>, problems: &mut Pro
     }
     let all: Vec<String> = upstreams.iter().map(ToString::to_string).collect();
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
-    let otherwise = "write it as a handler of this file does";
+    let otherwise = "write it as in the handler that sends to it";
     let written = name.value.to_string();
     problems.push(unknown(
         "upstream",
@@ -345,17 +345,14 @@ fn sender(value: Value<'_>) -> Result<SocketAddr, Mistake> {
         Ok(ip) => SocketAddr::new(ip, SENDER_PORT),
         Err(_) => text.parse().map_err(|_| {
             let hint = match text.contains('/') {
-                true => "one address: a test is one datagram",
+                true => "write one address: a test is one datagram",
                 false => "write \"192.0.2.1\", \"192.0.2.1:5000\", \"2001:db8::1\" or \"[2001:db8::1]:5000\"",
             };
             Mistake::new(format!("{} is not an address", quoted(text))).hint(hint)
         })?,
     };
     if address.ip().is_multicast() || address.ip().is_unspecified() {
-        let message = format!(
-            "{} is no host's address: no datagram comes from it",
-            address.ip()
-        );
+        let message = format!("{} cannot be the source of a datagram", address.ip());
         return Err(Mistake::new(message).hint("write the address of a sender"));
     }
     not_mapped(address)
@@ -390,7 +387,7 @@ fn not_mapped(address: SocketAddr) -> Result<SocketAddr, Mistake> {
     };
     match mapped {
         Some(v4) => {
-            let message = format!("{} is an IPv4 address in IPv6 clothes", address.ip());
+            let message = format!("{} is an IPv4-mapped IPv6 address", address.ip());
             Err(Mistake::new(message).hint(format!("write \"{v4}:{}\"", address.port())))
         }
         None => Ok(address),

@@ -14,7 +14,7 @@ use crate::dispatch::verdict::Verdict;
 /// Entry of `print` in the list of kinds.
 pub const KIND: Kind = Kind {
     name: "print",
-    summary: "writes one line a datagram to standard output, control characters escaped",
+    summary: "writes one line for each datagram to standard output, with control characters escaped",
     settings: &[&FORMAT],
     example: r#"[[route]]
 destination = "0.0.0.0:1234"

@@ -19,7 +19,7 @@ use crate::dispatch::verdict::{DropReason, Verdict};
 /// Entry of `reply` in the list of kinds.
 pub const KIND: Kind = Kind {
     name: "reply",
-    summary: "replies to every datagram with the same bytes, from the address that was asked",
+    summary: "replies to each datagram with the same bytes, from the address that it was sent to",
     settings: &[
         &TEXT,
         &HEX,
@@ -44,17 +44,17 @@ const TEXT: Setting<Vec<u8>, Optional> = Setting::custom("text", Form::Text("tex
     limited(value::string(text)?.into_bytes())
 })
 .optional("one of the three")
-.meaning("the answer, as UTF-8");
+.meaning("the reply, as UTF-8");
 
 const HEX: Setting<Vec<u8>, Optional> = Setting::custom("hex", Form::Text("hex digits"), |text| {
     limited(value::hex(text)?)
 })
 .optional("one of the three")
-.meaning("the answer, as bytes");
+.meaning("the reply, as bytes");
 
 const FILE: Setting<PathBuf, Optional> = Setting::custom("file", Form::Text("path"), value::path)
     .optional("one of the three")
-    .meaning("the answer is what the file holds at start; relative to the configuration file");
+    .meaning("file whose contents at start are the reply; relative to the configuration file");
 
 /// The default is the limit that QUIC has until it has validated the sender's address (RFC 9000, section 8.1).
 const AMPLIFICATION_MAX: Setting<u32> = Setting::integer(
@@ -63,7 +63,7 @@ const AMPLIFICATION_MAX: Setting<u32> = Setting::integer(
 )
 .default(3)
 .meaning(
-    "an answer that is more than so many times the request is not sent: the source may be forged",
+    "largest size of a reply, as a multiple of the request; a larger reply is not sent, because the source may be forged",
 );
 
 fn read(section: &mut Section<'_>) -> Option<Box<dyn HandlerSpec>> {

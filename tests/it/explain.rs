@@ -230,7 +230,7 @@ fn ties_are_refused() {
     assert_eq!(on_file("check", &narrower, &[]).code, 0);
 }
 
-/// An upstream that is there twice, and a socket that one route locks and another shares, are errors that show both places.
+/// An upstream that is listed twice, and a socket that one route locks and another shares, are errors that show both places.
 #[test]
 fn contradictions_are_refused() {
     netns_test!();
@@ -239,7 +239,7 @@ fn contradictions_are_refused() {
     let divided = "[[route]]\ndestination = \"127.0.0.1:1001\"\nshare = true\nhandler = \"echo\"\n\
                    [[route]]\ndestination = \"127.0.0.1:1001\"\nsource = \"127.0.0.9\"\nhandler = \"echo\"\n";
     for (config, words) in [
-        (twice, "127.0.0.1:9001 is there twice"),
+        (twice, "127.0.0.1:9001 is listed twice"),
         (divided, "`share` differs between two routes"),
     ] {
         let outcome = on_file("check", config, &[]);

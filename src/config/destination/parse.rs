@@ -147,7 +147,7 @@ fn net_v6(host: &str, ports: PortSpan) -> Result<IpNet, Mistake> {
         && let Some(v4) = v6.to_ipv4_mapped()
     {
         return Err(
-            Mistake::new(format!("{address} is an IPv4 address in IPv6 clothes"))
+            Mistake::new(format!("{address} is an IPv4-mapped IPv6 address"))
                 .hint(format!("write \"{v4}:{ports}\"")),
         );
     }

@@ -96,7 +96,7 @@ pub fn host_header(value: Value<'_>) -> Result<String, Mistake> {
             Err(bad().hint(format!("without the port: {}", quoted(host))))
         }
         _ if text == "*" => {
-            Err(bad().hint("each name is written out: that keeps foreign pages of a browser out"))
+            Err(bad().hint("write each name in full; a pattern would let web pages of other sites read the server through a browser"))
         }
         _ if name.len() > HOST_NAME_BYTES_MAX || !name.split('.').all(is_label) => {
             Err(bad().hint("letters, digits, hyphens and dots"))
@@ -174,7 +174,7 @@ mod tests {
                 "without the port: \"stats.example\"",
             ),
             ("\"http://stats.example\"", "without http://"),
-            ("\"*\"", "written out"),
+            ("\"*\"", "write each name in full"),
             ("\"*.example\"", "letters, digits, hyphens and dots"),
             ("\"a..b\"", "is not the name of a host"),
             ("\"\"", "is not the name of a host"),

@@ -65,7 +65,7 @@ pub fn duration_in(
     move |value| {
         if let DeValue::Integer(number) = value.inner() {
             let hint = format!("write the unit: \"{number}s\" or \"{number}ms\"");
-            return Err(Mistake::new("a bare number does not say its unit").hint(hint));
+            return Err(Mistake::new("a number without a unit is not a duration").hint(hint));
         }
         let duration = parse_duration(value.text(DURATION)?)?;
         if bounds.contains(&duration) {
@@ -224,8 +224,8 @@ pub fn show_size(bytes: u64) -> String {
 /// `u32`.
 pub fn rate(value: Value<'_>) -> Result<Rate, Mistake> {
     if let DeValue::Integer(number) = value.inner() {
-        let hint = format!("write in which time: \"{number}/s\" or \"{number}/m\"");
-        return Err(Mistake::new("a bare number is no rate").hint(hint));
+        let hint = format!("write the unit of time: \"{number}/s\" or \"{number}/m\"");
+        return Err(Mistake::new("a number without a unit is not a rate").hint(hint));
     }
     parse_rate(value.text(RATE)?)
 }
@@ -271,15 +271,14 @@ pub fn fraction(max: u32) -> impl Fn(Value<'_>) -> Result<(u32, u32), Mistake> {
             number(whole).ok_or_else(bad)?,
         ) {
             (_, whole) if whole > max => Err(Mistake::new(format!(
-                "{} counts beyond {max}",
+                "{} has a denominator above {max}",
                 quoted(text)
             ))),
             (0, _) => {
-                Err(Mistake::new("none at all would be taken").hint("leave the upstream out"))
+                Err(Mistake::new("a share of 0 takes no datagrams").hint("leave the upstream out"))
             }
-            (part, whole) if part >= whole => {
-                Err(Mistake::new("less than all must be taken").hint("leave it out to take all"))
-            }
+            (part, whole) if part >= whole => Err(Mistake::new("a share must be less than 1")
+                .hint("leave the key out to take all datagrams")),
             taken => Ok(taken),
         }
     }
@@ -388,7 +387,7 @@ mod tests {
         assert_eq!(read("\"1000/m\"", rate), per(1000, 60));
         assert_eq!(read("\"1/h\"", rate), per(1, 3600));
         for (text, expected) in [
-            ("100", "write in which time: \"100/s\""),
+            ("100", "write the unit of time: \"100/s\""),
             ("\"100\"", "/s, /m or /h"),
             ("\"0/s\"", "lets nothing through"),
             ("\"x/s\"", "is not a rate"),
@@ -417,13 +416,16 @@ mod tests {
             Ok((999_999, 1_000_000))
         );
         for (text, expected) in [
-            ("\"1/1000001\"", "counts beyond 1000000"),
-            ("\"1/99999999999999999999\"", "counts beyond 1000000"),
-            ("\"1/1\"", "leave it out to take all"),
-            ("\"2/1\"", "leave it out to take all"),
-            ("\"0/0\"", "none at all"),
+            ("\"1/1000001\"", "has a denominator above 1000000"),
+            (
+                "\"1/99999999999999999999\"",
+                "has a denominator above 1000000",
+            ),
+            ("\"1/1\"", "leave the key out to take all datagrams"),
+            ("\"2/1\"", "leave the key out to take all datagrams"),
+            ("\"0/0\"", "takes no datagrams"),
             ("\"0/9\"", "leave the upstream out"),
-            ("\"1/0\"", "less than all"),
+            ("\"1/0\"", "less than 1"),
             ("\"1\"", "is not a share such as"),
             ("\"+1/9\"", "is not a share"),
             ("\"1/ 9\"", "is not a share"),

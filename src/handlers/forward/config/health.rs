@@ -50,20 +50,21 @@ fn table(section: &mut Section<'_>) -> Option<HealthSettings> {
     let rise = section.get(&RISE);
     let fall = section.get(&FALL);
     if timeout > interval {
-        let message =
-            format!("is longer than `interval`, {interval:?}: probes would overtake each other");
+        let message = format!(
+            "is longer than `interval`, {interval:?}: the next probe would begin before this one ends"
+        );
         section.problem(
             TIMEOUT.key,
             message,
-            "write a shorter one, or a longer interval",
+            "write a shorter timeout, or a longer interval",
         );
     }
     if over == Some(ProbeOver::Udp) && !section.has(SEND.key) && !section.has(SEND_HEX.key) {
-        let message = "a datagram that asks has to say something";
+        let message = "a UDP probe needs a payload";
         section.problem(
             SEND.key,
             message,
-            "add send = \"...\" or send_hex = \"...\": what the upstream answers",
+            "add send = \"...\" or send_hex = \"...\": a request that the upstream replies to",
         );
     }
     let (send, expect) = (send.unwrap_or_default(), expect.unwrap_or_default());

@@ -110,15 +110,15 @@ fn read_limits(section: &mut Section<'_>) -> Limits {
     let requests_max = section.find(&REQUESTS_MAX);
     if unreplied > idle {
         let message = format!(
-            "is longer than `session_idle`, {idle:?}: who never answered would stay longest"
+            "is longer than `session_idle`, {idle:?}: sessions without a reply would live longer than others"
         );
-        section.problem(SESSION_UNREPLIED.key, message, "write a shorter one");
+        section.problem(SESSION_UNREPLIED.key, message, "write a shorter duration");
     }
     if share > max {
         section.problem(
             SESSION_SHARE.key,
             format!("is more than `session_max`, {max}"),
-            "write less, or leave it out",
+            "write a smaller number, or leave it out",
         );
     }
     Limits {

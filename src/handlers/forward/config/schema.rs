@@ -50,13 +50,13 @@ pub const UPSTREAMS: ListSetting<Upstream, Required> = Setting::custom(
     value::upstream,
 )
 .required()
-.meaning("where to")
+.meaning("where to forward datagrams")
 .list();
 
 pub const PICK: Setting<Choice> = Setting::choice("pick", &PICKS)
     .default(Choice::One(Pick::RoundRobin))
     .meaning(
-        "which upstreams get a datagram: each of them, the next one, any one, always the same one for the same \
+        "which upstreams get a datagram: all of them, the next one, any one, always the same one for the same \
          hash_on, the one with the fewest sessions for its weight, or the first in the file that is alive",
     );
 
@@ -79,8 +79,8 @@ pub const HASH_ON: Setting<HashOn> = Setting::custom(
 )
 .default_as(HashOn::Source, "\"source\"")
 .meaning(
-    "what decides under pick = \"hash\" (Maglev: several machines with the same upstreams pick alike): the \
-     sender's address and port, its address, where it was sent to, or bytes of the payload",
+    "what is hashed under pick = \"hash\" (Maglev: several machines with the same upstreams pick alike): the \
+     sender's address and port, its address, the destination, or bytes of the payload",
 );
 
 const HASH_ON_WORDS: [(&str, HashOn); 3] = [
@@ -92,7 +92,7 @@ const HASH_ON_WORDS: [(&str, HashOn); 3] = [
 pub const SPREAD: Setting<Spread, Optional> = Setting::choice("spread", &SPREADS)
     .optional("\"session\" with replies")
     .meaning(
-        "how long a choice holds: as long as the session of a sender, or for one datagram, as it is without replies",
+        "how long a pick holds: for the session of a sender, or for one datagram, which is the default without replies",
     );
 
 const SPREADS: [(&str, Spread); 2] = [("session", Spread::Session), ("datagram", Spread::Datagram)];
@@ -104,9 +104,9 @@ pub const REPLIES: Setting<Said, Optional> = Setting::custom(
 )
 .optional("true; with pick = \"all\" false")
 .meaning(
-    "whether replies go back to the client, from the address that was asked; with pick = \"all\" true is \
-     \"first\": of each request, those of the upstream that replies first. Also false by default where \
-     source = \"keep\" or all upstreams are groups",
+    "whether replies go back to the client, from the address that it sent to; with pick = \"all\", true means \
+     \"first\": after each request, only the replies of the upstream that replies first. The default is also \
+     false if source = \"keep\" or if all upstreams are groups",
 );
 
 const REPLIES_WORDS: [&str; 2] = ["first", "all"];
@@ -115,52 +115,53 @@ const SESSION_TIMES: RangeInclusive<Duration> = SECOND..=DAY;
 
 pub const SESSION_IDLE: Setting<Duration> = Setting::duration("session_idle", SESSION_TIMES)
     .default(Duration::from_secs(60))
-    .meaning("a session without traffic ends after this");
+    .meaning("time without traffic after which a session ends");
 
 pub const SESSION_UNREPLIED: Setting<Duration, Capped<Duration>> =
     Setting::duration("session_unreplied", SESSION_TIMES)
         .capped(Duration::from_secs(5), SESSION_IDLE.key)
-        .meaning("one that never got an answer after this; at most session_idle");
+        .meaning("time after which a session without a reply ends; at most session_idle");
 
 pub const SESSION_MAX: Setting<u32> = Setting::integer("session_max", 1..=SESSIONS_MAX)
     .default(65_536)
-    .meaning("sessions at most, over all workers; new ones beyond take the place of unanswered ones, or are refused");
+    .meaning("most sessions, over all workers; a further one takes the place of one without a reply, or is refused");
 
 pub const SESSION_SHARE: Setting<u32, Optional> =
     Setting::integer("session_share", 1..=SESSIONS_MAX)
         .optional("a quarter of session_max")
-        .meaning("sessions of one /24 (IPv4) or /56 (IPv6) at most");
+        .meaning("most sessions of one /24 (IPv4) or /56 (IPv6), over all workers");
 
 pub const REPLIES_MAX: Setting<u32, Optional> =
     Setting::integer("replies_max", 1..=SESSION_DATAGRAMS_MAX)
         .optional("any")
-        .meaning("a session ends when each of its requests has so many replies");
+        .meaning("number of replies to each request after which a session ends");
 
 pub const REQUESTS_MAX: Setting<u32, Optional> =
     Setting::integer("requests_max", 1..=SESSION_DATAGRAMS_MAX)
         .optional("any")
-        .meaning("after so many requests the sender's next one begins a new session");
+        .meaning("number of requests after which the client's next one begins a new session");
 
-pub const HEALTH: Setting<(), Optional> =
-    Setting::custom("health", Form::Table(HEALTH_SETTINGS), |value| {
-        Err(value.expected("a table"))
-    })
-    .optional("no probes")
-    .meaning(
-        "how upstreams are asked whether they live; otherwise they are judged by what comes back",
-    );
+pub const HEALTH: Setting<(), Optional> = Setting::custom(
+    "health",
+    Form::Table(HEALTH_SETTINGS),
+    |value| Err(value.expected("a table")),
+)
+.optional("no probes")
+.meaning(
+    "how upstreams are probed; without it, their replies and errors decide whether they are alive",
+);
 
 pub const RESOLVE_INTERVAL: Setting<Duration> =
     Setting::duration_or_zero("resolve_interval", SECOND..=DAY)
         .default(Duration::from_secs(30))
-        .meaning("how often names are resolved again; \"0s\": never");
+        .meaning("time between two lookups of a name; \"0s\" for never");
 
 pub const RESOLVE_OPTIONAL: Setting<bool> = Setting::boolean("resolve_optional")
     .default(false)
-    .meaning("start although a name does not resolve yet");
+    .meaning("whether to start although a name does not resolve yet");
 
 pub const TTL: Setting<u8, Optional> = reply_settings::TTL
-    .meaning("TTL or hop limit to send with; the default lets every forwarding loop die");
+    .meaning("TTL or hop limit to send with; the default ends every forwarding loop");
 
 /// The settings of an upstream that is written as a table.
 pub const UPSTREAM_SETTINGS: SettingTable = &[
@@ -185,11 +186,11 @@ pub const ADDRESS: Setting<Upstream, Required> = Setting::custom(
     value::upstream,
 )
 .required()
-.meaning("where it is");
+.meaning("address of the upstream");
 
 pub const WEIGHT: Setting<u32> = Setting::integer("weight", 1..=WEIGHT_MAX)
     .default(1)
-    .meaning("how much it is picked, compared with the others");
+    .meaning("how often it is picked, compared with the others");
 
 pub const SAMPLE: Setting<Sample, Optional> =
     Setting::custom("sample", Form::Text(r#"share such as "1/100""#), |value| {
@@ -197,15 +198,15 @@ pub const SAMPLE: Setting<Sample, Optional> =
         Ok(Sample { taken, each })
     })
     .optional("all")
-    .meaning("gets so many of so many datagrams");
+    .meaning("share of the datagrams that it gets");
 
 pub const MAX_RATE: Setting<Rate, Optional> = Setting::rate("max_rate")
     .optional("none")
-    .meaning("gets at most so many datagrams");
+    .meaning("most datagrams that it gets");
 
 pub const UPSTREAM_TTL: Setting<u8, Optional> = Setting::integer("ttl", 1..=255)
     .optional("the handler's")
-    .meaning("TTL or hop limit to send with; to a group, the most that it may be");
+    .meaning("TTL or hop limit to send with; for a group, the upper limit");
 
 pub const DSCP: Setting<u8, Optional> = Setting::custom(
     "dscp",
@@ -228,8 +229,8 @@ pub const SOURCE: Setting<SendFrom> = Setting::custom(
 )
 .default_as(SendFrom::Own, "\"own\"")
 .meaning(
-    "the source that it sees: this host's, the sender's own, as if the datagram had come straight from it \
-     (one way; needs CAP_NET_RAW), or this one",
+    "source address of what it gets: this host's, the sender's (one way; needs CAP_NET_RAW), or the given \
+     address of this host",
 );
 
 pub const INTERFACE: Setting<InterfaceRef, Optional> = Setting::custom(
@@ -238,38 +239,38 @@ pub const INTERFACE: Setting<InterfaceRef, Optional> = Setting::custom(
     value::interface,
 )
 .optional("as routed")
-.meaning("the interface that datagrams leave through");
+.meaning("interface that datagrams leave through");
 
 pub const LOOP: Setting<bool> = Setting::boolean("loop")
     .default(true)
-    .meaning("of a group: whether receivers on this host hear it too");
+    .meaning("for a group: whether receivers on this host get it too");
 
 pub const PROXY: Setting<bool, Optional> = Setting::choice("proxy", &[("v2", true)])
     .optional("none")
-    .meaning("a PROXY protocol header before each datagram tells its source and destination");
+    .meaning("PROXY protocol header before each datagram, with its source and destination");
 
 pub const DRAIN: Setting<bool> = Setting::boolean("drain")
     .default(false)
-    .meaning("gets nothing new; sessions go on");
+    .meaning("whether it gets nothing new; existing sessions continue");
 
 pub const BACKUP: Setting<bool> = Setting::boolean("backup")
     .default(false)
-    .meaning("gets something only while no other upstream is alive");
+    .meaning("whether it gets datagrams only while no other upstream is alive");
 
-pub const SHADOW: Setting<bool> = Setting::boolean("shadow")
-    .default(false)
-    .meaning("gets a copy of what the others get; its replies are counted, and never sent back");
+pub const SHADOW: Setting<bool> = Setting::boolean("shadow").default(false).meaning(
+    "whether it gets a copy of what the others get; its replies are counted and not sent back",
+);
 
 /// The settings of `hash_on` that is written as a table.
 const PAYLOAD_SETTINGS: SettingTable = &[&OFFSET, &LENGTH];
 
 pub const OFFSET: Setting<u16> = Setting::integer("offset", 0..=PAYLOAD_BYTES_MAX as u64 - 1)
     .default(0)
-    .meaning("first byte of the payload that decides");
+    .meaning("index of the first byte of the payload that is hashed");
 
 pub const LENGTH: Setting<u16> = Setting::integer("length", 1..=HASHED_BYTES_MAX)
     .default(4)
-    .meaning("how many bytes");
+    .meaning("number of bytes that are hashed");
 
 /// The settings of `health`.
 pub const HEALTH_SETTINGS: SettingTable = &[
@@ -287,16 +288,16 @@ pub const HEALTH_SETTINGS: SettingTable = &[
 
 pub const PROBE: Setting<ProbeOver, Optional> =
     Setting::choice("probe", &[("udp", ProbeOver::Udp), ("tcp", ProbeOver::Tcp)])
-        .optional("needed")
+        .optional("required")
         .meaning(
-            "a datagram that is answered, or a connection that opens, to the upstream's own address and port; only \
-             fail_open can do without",
+            "protocol of the probe, which goes to the upstream's own address and port: a datagram that must be \
+             replied to, or a connection that must open; a table with only fail_open needs none",
         );
 
 pub const SEND: Setting<Vec<u8>, Optional> =
     Setting::custom("send", Form::Text("text"), probe_text)
         .optional("none")
-        .meaning("what is sent; over udp it is needed");
+        .meaning("payload of the probe; needed for udp");
 
 pub const SEND_HEX: Setting<Vec<u8>, Optional> =
     Setting::custom("send_hex", Form::Text("hex digits"), probe_hex)
@@ -305,12 +306,12 @@ pub const SEND_HEX: Setting<Vec<u8>, Optional> =
 
 pub const EXPECT: Setting<Vec<u8>, Optional> =
     Setting::custom("expect", Form::Text("text"), probe_text)
-        .optional("any answer")
-        .meaning("what the answer must contain");
+        .optional("any reply")
+        .meaning("text that the reply must contain");
 
 pub const EXPECT_HEX: Setting<Vec<u8>, Optional> =
     Setting::custom("expect_hex", Form::Text("hex digits"), probe_hex)
-        .optional("any answer")
+        .optional("any reply")
         .meaning("the same, as bytes");
 
 pub const INTERVAL: Setting<Duration> =
@@ -321,19 +322,19 @@ pub const INTERVAL: Setting<Duration> =
 pub const TIMEOUT: Setting<Duration, Capped<Duration>> =
     Setting::duration("timeout", Duration::from_millis(10)..=DAY)
         .capped(Duration::from_secs(2), INTERVAL.key)
-        .meaning("how long to wait for the answer; at most interval");
+        .meaning("time to wait for the reply; at most interval");
 
 pub const RISE: Setting<u32> = Setting::integer("rise", 1..=STREAK_MAX)
     .default(2)
-    .meaning("replies in a row that make a dead upstream alive");
+    .meaning("consecutive replies after which a dead upstream counts as alive");
 
 pub const FALL: Setting<u32> = Setting::integer("fall", 1..=STREAK_MAX)
     .default(3)
-    .meaning("failures in a row that make it dead");
+    .meaning("consecutive failures after which an upstream counts as dead");
 
 pub const FAIL_OPEN: Setting<bool> = Setting::boolean("fail_open")
     .default(true)
-    .meaning("use all upstreams when none seems alive, rather than none");
+    .meaning("whether all upstreams are used when none is alive, instead of none");
 
 /// Parses `hash_on` if it is a word.
 fn hash_on(value: Value<'_>) -> Result<HashOn, Mistake> {

@@ -78,11 +78,12 @@ fn read_table(section: &mut Section<'_>) -> Option<UpstreamEntry> {
     let shadow = flag(section, &SHADOW);
 
     if let Some(backup) = backup.clone().filter(|_| shadow.is_some()) {
-        let message = "a shadow gets a copy of what the others get: it stands in for none of them";
+        let message =
+            "a shadow gets copies of what the others get, so it cannot replace one of them";
         section.problem_at(BACKUP.key, backup, message, "leave one of the two out");
     }
     if let Some(weight) = weight.as_ref().filter(|_| shadow.is_some()) {
-        let message = "a shadow gets a copy of what the others get: it is not picked";
+        let message = "a shadow gets copies of what the others get, so it is never picked";
         section.problem_at(WEIGHT.key, weight.at.clone(), message, "leave it out");
     }
     let mut upstream = upstream?;
@@ -135,7 +136,7 @@ fn flag(section: &mut Section<'_>, setting: &Setting<bool>) -> Option<Range<usiz
 fn check_loop(section: &mut Section<'_>, upstream: &Upstream) {
     if section.has(LOOP.key) && !upstream.is_group() {
         let message = format!(
-            "{upstream} is no multicast group, and only what is sent to one can be heard here too"
+            "{upstream} is not a multicast group, and only datagrams to a group can be looped back"
         );
         section.problem(LOOP.key, message, "leave it out");
     }
@@ -147,7 +148,7 @@ fn check_interface(section: &mut Section<'_>, upstream: &Upstream) {
         (&upstream.host, &upstream.egress.interface)
         && interface != other
     {
-        let message = format!("{upstream} is on {interface}, says its zone");
+        let message = format!("the zone of {upstream} names another interface, {interface}");
         section.problem(INTERFACE.key, message, "leave one of the two out");
     }
 }
@@ -166,7 +167,7 @@ fn check_source(section: &mut Section<'_>, upstream: &Upstream, source: &Placed<
     {
         let family = |ip: IpAddr| if ip.is_ipv4() { "IPv4" } else { "IPv6" };
         let (from, to_family) = (from.ip(), family(to));
-        let message = format!("{from} is {}, and {upstream} is {to_family}", family(from));
+        let message = format!("{from} is {}, but {upstream} is {to_family}", family(from));
         section.problem_at(
             SOURCE.key,
             source.at.clone(),
@@ -179,15 +180,12 @@ fn check_source(section: &mut Section<'_>, upstream: &Upstream, source: &Placed<
         && upstream.egress.interface.is_none()
         && !matches!(upstream.host, UpstreamHost::Scoped { .. })
     {
-        let message = format!(
-            "{} exists on every link; which interface is meant?",
-            v6.ip()
-        );
+        let message = format!("{} is link-local, so it needs an interface", v6.ip());
         section.problem_at(
             SOURCE.key,
             source.at.clone(),
             message,
-            "add interface = \"eth0\", or whichever it is",
+            "add interface = \"eth0\", with the name of the interface",
         );
     }
 }

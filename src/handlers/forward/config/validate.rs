@@ -33,7 +33,7 @@ const OF_REPLIES: [&str; 4] = [
 ];
 
 const EVERYBODY: &str =
-    "means nothing with pick = \"all\", where every upstream gets every datagram";
+    "has no effect with pick = \"all\", where every upstream gets every datagram";
 
 /// Reports all contradictions in `section`.
 pub fn report(
@@ -65,7 +65,7 @@ fn legs(section: &mut Section<'_>, settings: &Settings) {
     let legs = u64::from(settings.limits.max) * settings.upstreams.len() as u64;
     if is_wide && legs > LEGS_MAX {
         let message = format!(
-            "{} sessions with {} upstreams each are {legs} ways to remember, of at most {LEGS_MAX}",
+            "{} sessions with {} upstreams each need {legs} entries, more than {LEGS_MAX}",
             settings.limits.max,
             settings.upstreams.len()
         );
@@ -87,7 +87,7 @@ fn repeated(section: &mut Section<'_>, upstreams: &[Upstream]) {
         {
             let problem = Problem::error(
                 upstream.at.clone(),
-                format!("`upstreams`: {upstream} is there twice"),
+                format!("`upstreams`: {upstream} is listed twice"),
             );
             section.report(
                 problem
@@ -102,7 +102,7 @@ fn picks(section: &mut Section<'_>, settings: &Settings, said: Option<Said>) {
     if section.has(HASH_ON.key) && settings.choice != Choice::One(Pick::Hash) {
         section.problem(
             HASH_ON.key,
-            "means something only with pick = \"hash\"",
+            "has an effect only with pick = \"hash\"",
             "add pick = \"hash\", or leave it out",
         );
     }
@@ -110,7 +110,7 @@ fn picks(section: &mut Section<'_>, settings: &Settings, said: Option<Said>) {
         section.problem(SPREAD.key, EVERYBODY, "leave it out");
     }
     if settings.choice == Choice::One(Pick::LeastSessions) && !settings.has_sessions() {
-        let message = "there are no sessions to count where no answers go back and each datagram is picked for by itself";
+        let message = "there are no sessions to count if no replies are sent back and an upstream is picked for each datagram";
         section.problem(
             PICK.key,
             message,
@@ -118,7 +118,7 @@ fn picks(section: &mut Section<'_>, settings: &Settings, said: Option<Said>) {
         );
     }
     if matches!(said, Some(Said::First | Said::All)) && settings.choice != Choice::All {
-        let message = "which of several answers is a question only with pick = \"all\"; here one upstream is asked";
+        let message = "chooses among the replies of several upstreams, and has an effect only with pick = \"all\"";
         section.problem(REPLIES.key, message, "write true");
     }
 }
@@ -144,7 +144,7 @@ fn absent_sessions(section: &mut Section<'_>, settings: &Settings, entries: &[Up
     {
         section.problem(
             key,
-            "means something only where answers go back",
+            "has an effect only if replies are sent back",
             reply_hint,
         );
     }
@@ -153,7 +153,7 @@ fn absent_sessions(section: &mut Section<'_>, settings: &Settings, entries: &[Up
     }
     let (message, hint) = match settings.choice {
         Choice::All => (
-            "there are no sessions where no answers go back and every upstream is sent to",
+            "there are no sessions if no replies are sent back and every upstream gets every datagram",
             reply_hint,
         ),
         Choice::One(_) if can_reply => (
@@ -172,7 +172,7 @@ fn absent_sessions(section: &mut Section<'_>, settings: &Settings, entries: &[Up
 }
 
 const NO_SESSIONS: &str =
-    "there are no sessions where no answers go back and each datagram is picked for by itself";
+    "there are no sessions if no replies are sent back and an upstream is picked for each datagram";
 
 /// Reports groups where one upstream is picked or replies are expected. A group stands for many receivers, and sends no
 /// replies.
@@ -188,7 +188,7 @@ fn groups(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEnt
         let at = upstream.at.clone();
         if settings.choice != Choice::All && shadow.is_none() && picked > 1 {
             let message = format!(
-                "{upstream} is a multicast group, for all who listen; here one upstream is picked"
+                "{upstream} is a multicast group with any number of receivers, and cannot be one of several to pick from"
             );
             section.problem_at(
                 UPSTREAMS.key,
@@ -197,8 +197,7 @@ fn groups(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEnt
                 "add pick = \"all\", or give the group a handler of its own",
             );
         } else if settings.has_replies() {
-            let message =
-                format!("{upstream} is a multicast group, which receives and does not answer");
+            let message = format!("{upstream} is a multicast group, which sends no replies");
             section.problem_at(
                 UPSTREAMS.key,
                 at,
@@ -210,7 +209,7 @@ fn groups(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEnt
     if settings.monitor.probe.is_some() && settings.upstreams.iter().all(Upstream::is_group) {
         section.problem(
             HEALTH.key,
-            "a multicast group cannot be asked whether it lives",
+            "a multicast group cannot be probed",
             "leave it out",
         );
     }
@@ -228,7 +227,8 @@ fn sources(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEn
         let at = source.clone().unwrap_or(upstream.at.clone());
         match upstream.egress.from {
             SendFrom::Keep => {
-                let message = "answers would go to the sender itself and not come back here";
+                let message =
+                    "replies would go to the sender directly and not come back to this host";
                 section.problem_at(
                     SOURCE.key,
                     at,
@@ -257,7 +257,7 @@ fn roles(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntr
                 section.problem_at(WEIGHT.key, at, EVERYBODY, "leave it out")
             }
             (Some(at), Choice::One(Pick::FirstAlive)) => {
-                let message = "means nothing with pick = \"first_alive\", where the order of the file decides";
+                let message = "has no effect with pick = \"first_alive\", where the order in the file decides";
                 section.problem_at(WEIGHT.key, at, message, "leave it out");
             }
             _ => {}
@@ -284,31 +284,31 @@ fn roles(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntr
             .and_then(|entry| entry.shadow.clone())
             .unwrap_or(section.at());
         let message = match entries.len() {
-            1 => "the only upstream has nobody to get copies of",
-            _ => "every upstream is a shadow, and there is nobody to get copies of",
+            1 => "the only upstream is a shadow, so there is nothing to copy",
+            _ => "every upstream is a shadow, so there is nothing to copy",
         };
         section.problem_at(
             SHADOW.key,
             at,
             message,
-            "one upstream at least must not be a shadow",
+            "at least one upstream must not be a shadow",
         );
     }
     if let Some(at) = first_of_all(|entry| &entry.backup).filter(|_| settings.choice != Choice::All)
     {
-        let message = "every upstream is a backup, and there is none that it stands in for";
+        let message = "every upstream is a backup, so there is none to replace";
         section.problem_at(
             BACKUP.key,
             at,
             message,
-            "one upstream at least must not be a backup",
+            "at least one upstream must not be a backup",
         );
     }
     if let Some(at) = first_of_all(|entry| &entry.drain) {
         let problem = Problem::warning(
             at,
-            "`drain`: every upstream drains, so nothing new is sent on",
+            "`drain`: every upstream drains, so no new session is forwarded",
         );
-        section.report(problem.hint("leave it out where something is to be sent"));
+        section.report(problem.hint("leave it out at one upstream at least"));
     }
 }
