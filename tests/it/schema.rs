@@ -216,6 +216,64 @@ fn the_example_shows_every_key() {
     }
 }
 
+/// The tables of settings in the documents have every key, with its default.
+#[test]
+fn the_documents_have_the_defaults() {
+    let tables = [
+        (
+            "docs/configuration.md",
+            "| key | default | meaning |\n",
+            "daemon.",
+        ),
+        (
+            "docs/forward.md",
+            "| setting | default | meaning |\n",
+            "forward.",
+        ),
+        (
+            "docs/forward.md",
+            "| key | default | meaning |\n",
+            "forward.upstreams.",
+        ),
+        (
+            "docs/forward.md",
+            "a table with `fail_open` only",
+            "forward.health.",
+        ),
+    ];
+    for (document, start, prefix) in tables {
+        let text = read(document);
+        let start = text
+            .find(start)
+            .unwrap_or_else(|| panic!("{document}: {start}"));
+        let rows = text[..start].rfind("\n\n").unwrap_or(0);
+        let rows = text[rows..].trim_start().lines();
+        let rows = rows.take_while(|row| row.starts_with('|')).skip(2);
+        let mut documented = Vec::new();
+        for row in rows {
+            let cells: Vec<&str> = row.split(" | ").collect();
+            let keys = cells[0].replace(['|', '`', ' '], "");
+            let default = cells[1].replace('`', "");
+            documented.extend(keys.split(',').map(|key| (key.to_owned(), default.clone())));
+        }
+        for (path, setting) in all_settings() {
+            let Some(key) = path.strip_prefix(prefix).filter(|key| !key.contains('.')) else {
+                continue;
+            };
+            let found = documented.iter().find(|(documented, _)| documented == key);
+            let (_, found) = found.unwrap_or_else(|| panic!("{document}: no row for {path}"));
+            let default = match setting.default_text() {
+                DefaultText::Required => "required".to_owned(),
+                DefaultText::Value(text) | DefaultText::Words(text) => text,
+            };
+            assert!(
+                *found == default || found == "see below",
+                "{path}: {found}, and not {default}"
+            );
+        }
+    }
+}
+
 /// Everything that the daemon takes, an editor takes too.
 #[test]
 fn it_takes_what_the_daemon_takes() {
