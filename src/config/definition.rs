@@ -12,6 +12,9 @@ pub trait AnySetting: Sync {
     /// Returns the name of the key.
     fn key(&self) -> &'static str;
 
+    /// Returns the former name of the key, which files may still use; `None` if it was never renamed.
+    fn former_key(&self) -> Option<&'static str>;
+
     /// Returns the accepted values; of a list, those of one element.
     fn form(&self) -> &Form;
 

@@ -141,8 +141,7 @@ fn read_daemon(document: &DeTable<'_>, problems: &mut Problems) -> Daemon {
         problems.push(problem.hint("write [daemon] once, with its keys below it"));
         return Daemon::default();
     };
-    let keys = daemon::SETTINGS.iter().map(|setting| setting.key());
-    let mut section = Section::new("[daemon]", table, value.span(), keys, problems);
+    let mut section = Section::new("[daemon]", table, value.span(), daemon::SETTINGS, problems);
     let daemon = Daemon::read(&mut section);
     section.finish();
     daemon
@@ -211,8 +210,7 @@ fn read_route(
         problems.push(Problem::error(value.span(), "a route is a table").hint(MINIMAL));
         return None;
     };
-    let keys = route::SETTINGS.iter().map(|setting| setting.key());
-    let mut section = Section::new("[[route]]", table, value.span(), keys, problems);
+    let mut section = Section::new("[[route]]", table, value.span(), route::SETTINGS, problems);
     let draft = route::read(&mut section, handlers);
     section.finish();
     draft
@@ -251,8 +249,7 @@ fn read_test(value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Option<te
         );
         return None;
     };
-    let keys = test::SETTINGS.iter().map(|setting| setting.key());
-    let mut section = Section::new("[[test]]", table, value.span(), keys, problems);
+    let mut section = Section::new("[[test]]", table, value.span(), test::SETTINGS, problems);
     let draft = test::read(&mut section);
     section.finish();
     draft

@@ -141,10 +141,9 @@ impl<'k> Registry<'k> {
         let Some(kind) = self.kind_of(&title, table, &at, problems) else {
             return None; // Which keys it may have is unknown without its kind.
         };
-        let keys = kind.settings.iter().map(|setting| setting.key());
-        let keys = std::iter::once("kind").chain(keys);
         let before = problems.errors();
-        let mut section = Section::new(title, table, at.clone(), keys, problems);
+        let section = Section::new(title, table, at.clone(), kind.settings, problems);
+        let mut section = section.with_first_key("kind");
         let spec = (kind.read)(&mut section);
         section.finish();
         if spec.is_none() && problems.errors() == before {
@@ -343,9 +342,9 @@ fn implicit(kind: Kind, at: &Range<usize>, problems: &mut Problems) -> Option<Na
         return None;
     }
     let empty = DeTable::new();
-    let keys = kind.settings.iter().map(|setting| setting.key());
     let mut found = Problems::new(problems.source().clone());
-    let mut section = Section::new(quoted(kind.name), &empty, at.clone(), keys, &mut found);
+    let name = quoted(kind.name);
+    let mut section = Section::new(name, &empty, at.clone(), kind.settings, &mut found);
     let spec = (kind.read)(&mut section);
     if let Some(problem) = found.iter().next() {
         let message = format!("`handler`: {}", problem.message);

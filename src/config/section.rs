@@ -40,7 +40,7 @@ use std::path::Path;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::canonical;
-use super::definition::AnySetting;
+use super::definition::{AnySetting, SettingTable};
 use super::diagnostics::{Mistake, closest, did_you_mean, listed, quoted};
 use super::problem::{Problem, Problems};
 use super::setting::{Capped, Fixed, ListSetting, Required, Setting};
@@ -54,29 +54,38 @@ pub struct Section<'a> {
     name: String,
     table: &'a DeTable<'a>,
     at: Range<usize>,
-    keys: Vec<&'a str>,
+    keys: Vec<&'static str>,
+    /// Former names of keys, each with the current name.
+    former_keys: Vec<(&'static str, &'static str)>,
     problems: &'a mut Problems,
 }
 
-/// Former names of keys, each with the current name. A file may still use the former name.
-const FORMER_NAMES: [(&str, &str); 1] = [("session_probation", "session_unreplied")];
-
 impl<'a> Section<'a> {
-    /// Begins to read the table `name` at the byte range `at`, which may have these keys and no others.
+    /// Begins to read the table `name` at the byte range `at`, which may have the keys of these settings and no others.
     pub(super) fn new(
         name: impl Into<String>,
         table: &'a DeTable<'a>,
         at: Range<usize>,
-        keys: impl IntoIterator<Item = &'a str>,
+        settings: SettingTable,
         problems: &'a mut Problems,
     ) -> Section<'a> {
+        let former = settings
+            .iter()
+            .filter_map(|setting| Some((setting.former_key()?, setting.key())));
         Section {
             name: name.into(),
             table,
             at,
-            keys: keys.into_iter().collect(),
+            keys: settings.iter().map(|setting| setting.key()).collect(),
+            former_keys: former.collect(),
             problems,
         }
+    }
+
+    /// Says that the table may also have a key that has been read before. The key is presented as the first one.
+    pub(super) fn with_first_key(mut self, key: &'static str) -> Section<'a> {
+        self.keys.insert(0, key);
+        self
     }
 
     /// Returns the value of a key, or its default if the key is absent or has a bad value, which is reported.
@@ -188,13 +197,14 @@ impl<'a> Section<'a> {
         let DeValue::Table(table) = value.inner() else {
             return self.keep(key, value.at(), Err(value.expected("a table")));
         };
-        let mut section = Section {
-            name: format!("`{key}` of {}", self.name),
+        let name = format!("`{key}` of {}", self.name);
+        let mut section = Section::new(
+            name,
             table,
-            at: value.at(),
-            keys: setting.inner().iter().map(|inner| inner.key()).collect(),
-            problems: &mut *self.problems,
-        };
+            value.at(),
+            setting.inner(),
+            &mut *self.problems,
+        );
         let result = read(&mut section);
         section.finish();
         result
@@ -360,7 +370,7 @@ impl<'a> Section<'a> {
         if self.table.contains_key(key) {
             return key;
         }
-        FORMER_NAMES
+        self.former_keys
             .iter()
             .find(|(former, now)| *now == key && self.table.contains_key(*former))
             .map_or(key, |(former, _)| former)
@@ -370,7 +380,7 @@ impl<'a> Section<'a> {
     /// one key, so it counts as unknown.
     fn is_known(&self, written: &str) -> bool {
         self.keys.contains(&written)
-            || FORMER_NAMES.iter().any(|(former, now)| {
+            || self.former_keys.iter().any(|(former, now)| {
                 *former == written && self.keys.contains(now) && !self.table.contains_key(*now)
             })
     }

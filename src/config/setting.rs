@@ -39,6 +39,7 @@ use super::value::{self, Rate, Value, show_duration, show_size};
 pub struct Setting<T: 'static, D = Fixed<T>> {
     /// The name of the key.
     pub key: &'static str,
+    former_key: Option<&'static str>,
     form: Form,
     parser: Parser<T>,
     default: D,
@@ -276,6 +277,7 @@ impl<T> Setting<T, Undecided> {
     const fn decide<D: Copy>(self, default: D) -> Setting<T, D> {
         Setting {
             key: self.key,
+            former_key: self.former_key,
             form: self.form,
             parser: self.parser,
             default,
@@ -288,6 +290,14 @@ impl<T, D: Copy> Setting<T, D> {
     /// Says what the key means, in one line.
     pub const fn meaning(self, meaning: &'static str) -> Setting<T, D> {
         Setting { meaning, ..self }
+    }
+
+    /// Says that files may still use the former name of the key.
+    pub const fn formerly(self, former_key: &'static str) -> Setting<T, D> {
+        Setting {
+            former_key: Some(former_key),
+            ..self
+        }
     }
 
     /// Says that the key accepts a list of values as well as a single one.
@@ -343,6 +353,7 @@ impl<T: Copy + Ord> Setting<T, Capped<T>> {
 const fn begin<T>(key: &'static str, form: Form, parser: Parser<T>) -> Setting<T, Undecided> {
     Setting {
         key,
+        former_key: None,
         form,
         parser,
         default: Undecided,
@@ -403,6 +414,10 @@ impl<T: Sync, D: Absence<T> + Sync> AnySetting for Setting<T, D> {
         self.key
     }
 
+    fn former_key(&self) -> Option<&'static str> {
+        self.former_key
+    }
+
     fn form(&self) -> &Form {
         &self.form
     }
@@ -423,6 +438,10 @@ impl<T: Sync, D: Absence<T> + Sync> AnySetting for Setting<T, D> {
 impl<T: Sync, D: Absence<T> + Sync> AnySetting for ListSetting<T, D> {
     fn key(&self) -> &'static str {
         self.0.key()
+    }
+
+    fn former_key(&self) -> Option<&'static str> {
+        self.0.former_key()
     }
 
     fn form(&self) -> &Form {

@@ -12,18 +12,23 @@ const fn digit(key: &'static str) -> Setting<u8, Undecided> {
 
 const DIGIT: Setting<u8, Optional> = digit("a").optional("none");
 
+const OTHER_DIGIT: Setting<u8, Optional> = digit("b").optional("none");
+
+const A: SettingTable = &[&DIGIT];
+
+const A_AND_B: SettingTable = &[&DIGIT, &OTHER_DIGIT];
+
 const DIGITS: ListSetting<u8, Required> = digit("a").required().list();
 
 /// Reads `text` as one table. Returns what was read, and the problems that were reported.
 fn read<T>(
     text: &str,
-    keys: &[&str],
+    settings: SettingTable,
     read: impl FnOnce(&mut Section<'_>) -> T,
 ) -> (T, Vec<String>) {
     let mut problems = Problems::new(SourceFile::new(Path::new("dir/u.toml"), text));
     let table = DeTable::parse(text).expect("the test's TOML is well formed");
-    let keys = keys.iter().copied();
-    let mut section = Section::new("[t]", table.get_ref(), 0..0, keys, &mut problems);
+    let mut section = Section::new("[t]", table.get_ref(), 0..0, settings, &mut problems);
     let result = read(&mut section);
     section.finish();
     (
@@ -39,14 +44,11 @@ fn read<T>(
 #[test]
 fn lists() {
     let bytes = |section: &mut Section<'_>| section.require_list(&DIGITS);
-    assert_eq!(read("a = 1", &["a"], bytes), (Some(vec![1]), vec![]));
-    assert_eq!(
-        read("a = [1, 2]", &["a"], bytes),
-        (Some(vec![1, 2]), vec![])
-    );
-    let (list, told) = read("a = [1, 10, true]", &["a"], bytes);
+    assert_eq!(read("a = 1", A, bytes), (Some(vec![1]), vec![]));
+    assert_eq!(read("a = [1, 2]", A, bytes), (Some(vec![1, 2]), vec![]));
+    let (list, told) = read("a = [1, 10, true]", A, bytes);
     assert_eq!((list, told.len()), (None, 2));
-    assert_eq!(read("", &["a"], bytes).1, ["[t] has no `a`"]);
+    assert_eq!(read("", A, bytes).1, ["[t] has no `a`"]);
 }
 
 /// A misspelt key is reported once, with the key that was meant.
@@ -54,8 +56,10 @@ fn lists() {
 fn a_misspelt_required_key_is_one_problem() {
     const UPSTREAMS: Setting<String, Required> =
         Setting::custom("upstreams", Form::Text("text"), value::string).required();
-    let keys = &["upstreams", "pick"];
-    let (_, told) = read("upstraems = 1", keys, |section| section.require(&UPSTREAMS));
+    let settings: SettingTable = &[&UPSTREAMS, &DIGIT];
+    let (_, told) = read("upstraems = 1", settings, |section| {
+        section.require(&UPSTREAMS)
+    });
     assert_eq!(told, ["[t] has no key \"upstraems\""]);
 }
 
@@ -63,10 +67,10 @@ fn a_misspelt_required_key_is_one_problem() {
 #[test]
 fn one_of_several() {
     let one = |section: &mut Section<'_>| section.exactly_one(&["a", "b"]);
-    assert_eq!(read("b = 1", &["a", "b"], one), (Some("b"), vec![]));
-    assert_eq!(read("", &["a", "b"], one).1, ["[t] needs one of a or b"]);
+    assert_eq!(read("b = 1", A_AND_B, one), (Some("b"), vec![]));
+    assert_eq!(read("", A_AND_B, one).1, ["[t] needs one of a or b"]);
     assert_eq!(
-        read("b = 1\na = 1", &["a", "b"], one).1,
+        read("b = 1\na = 1", A_AND_B, one).1,
         ["`b` and `a` exclude each other"]
     );
 }
@@ -86,16 +90,16 @@ fn tables_in_lists() {
             .map(|value| section.table(&TO, value, |section| section.require(&PORT)))
             .collect::<Option<Vec<_>>>()
     };
-    let (read_ports, told) = read("to = ['x', {port = 1}, {port = 2}]", &["to"], ports);
+    let (read_ports, told) = read("to = ['x', {port = 1}, {port = 2}]", &[&TO], ports);
     assert_eq!((read_ports, told), (Some(vec![1, 2]), vec![]));
-    let (_, told) = read("to = [{port = 1, wieght = 2}]", &["to"], ports);
+    let (_, told) = read("to = [{port = 1, wieght = 2}]", &[&TO], ports);
     assert_eq!(told, ["`to` of [t] has no key \"wieght\""]);
 }
 
 /// A problem that a kind finds is reported at the value, or at the table.
 #[test]
 fn a_kind_tells_too() {
-    let (base, told) = read("a = 1", &["a", "b"], |section| {
+    let (base, told) = read("a = 1", A_AND_B, |section| {
         section.problem("a", "is odd", "");
         section.problem("b", "is missing", "write it");
         section.base_dir().to_owned()
@@ -107,7 +111,7 @@ fn a_kind_tells_too() {
 /// A value that cannot be read is reported once. How it relates to other values is not judged.
 #[test]
 fn a_bad_value_is_told_once() {
-    let (_, told) = read("a = 10\nb = 1", &["a", "b"], |section| {
+    let (_, told) = read("a = 10\nb = 1", A_AND_B, |section| {
         section.find(&DIGIT);
         section.problem("a", "means something only with b = 2", "");
         section.problem("b", "is too small", "");
@@ -125,30 +129,25 @@ fn a_bad_value_is_told_once() {
 /// once contradict each other. A table that may not have the key may not have its former name either.
 #[test]
 fn a_former_name_is_read() {
-    const UNREPLIED: Setting<u8, Required> = digit("session_unreplied").required();
+    const UNREPLIED: Setting<u8, Required> = digit("unreplied").required().formerly("probation");
     let number = |section: &mut Section<'_>| {
         let is_there = section.has(UNREPLIED.key);
         let at = section.span(UNREPLIED.key);
         let number = section.require(&UNREPLIED);
         (is_there, at, number)
     };
-    let keys = [UNREPLIED.key];
-    let (read_number, told) = read("session_probation = 3", &keys, number);
-    assert_eq!((read_number, told), ((true, Some(20..21), Some(3)), vec![]));
-    let (_, told) = read("session_probation = 10", &keys, number);
+    let (read_number, told) = read("probation = 3", &[&UNREPLIED], number);
+    assert_eq!((read_number, told), ((true, Some(12..13), Some(3)), vec![]));
+    let (_, told) = read("probation = 10", &[&UNREPLIED], number);
     assert_eq!(
         told,
-        ["`session_unreplied`: expected a whole number from 0 to 9, found the number 10"]
+        ["`unreplied`: expected a whole number from 0 to 9, found the number 10"]
     );
-    let (read_number, told) = read(
-        "session_probation = 3\nsession_unreplied = 4",
-        &keys,
-        number,
-    );
+    let (read_number, told) = read("probation = 3\nunreplied = 4", &[&UNREPLIED], number);
     assert_eq!(read_number.2, Some(4));
-    assert_eq!(told, ["[t] has no key \"session_probation\""]);
-    let (_, told) = read("session_probation = 3", &["a"], |_| ());
-    assert_eq!(told, ["[t] has no key \"session_probation\""]);
+    assert_eq!(told, ["[t] has no key \"probation\""]);
+    let (_, told) = read("probation = 3", A, |_| ());
+    assert_eq!(told, ["[t] has no key \"probation\""]);
 }
 
 /// An absent key has its default: a value, or that of another key if it is less. A bad value is reported, and the
@@ -157,25 +156,24 @@ fn a_former_name_is_read() {
 fn defaults() {
     const FIXED: Setting<u8> = digit("a").default(5);
     const CAPPED: Setting<u8, Capped<u8>> = digit("b").capped(5, "a");
-    let keys = &["a", "b"];
     let both = |section: &mut Section<'_>| {
         let fixed = section.get(&FIXED);
         (fixed, section.get_capped(&CAPPED, fixed))
     };
-    assert_eq!(read("", keys, both), ((5, 5), vec![]));
-    assert_eq!(read("a = 3", keys, both), ((3, 3), vec![]));
-    assert_eq!(read("a = 3\nb = 4", keys, both), ((3, 4), vec![]));
-    let (values, told) = read("a = 10", keys, both);
+    assert_eq!(read("", A_AND_B, both), ((5, 5), vec![]));
+    assert_eq!(read("a = 3", A_AND_B, both), ((3, 3), vec![]));
+    assert_eq!(read("a = 3\nb = 4", A_AND_B, both), ((3, 4), vec![]));
+    let (values, told) = read("a = 10", A_AND_B, both);
     assert_eq!((values, told.len()), ((5, 5), 1));
 }
 
 /// A value and the place where it stands are read together, and what a later check finds is reported there.
 #[test]
 fn places_and_later_checks() {
-    let (placed, told) = read("a = 7", &["a"], |section| section.find_placed(&DIGIT));
+    let (placed, told) = read("a = 7", A, |section| section.find_placed(&DIGIT));
     let placed = placed.map(|placed| (placed.value, placed.at));
     assert_eq!((placed, told), (Some((7, 4..5)), vec![]));
-    let (checked, told) = read("a = 7", &["a"], |section| {
+    let (checked, told) = read("a = 7", A, |section| {
         section.accept::<()>("a", Err(Mistake::new("is odd")))
     });
     assert_eq!((checked, told), (None, vec!["`a`: is odd".to_owned()]));

@@ -120,7 +120,8 @@ pub const SESSION_IDLE: Setting<Duration> = Setting::duration("session_idle", SE
 pub const SESSION_UNREPLIED: Setting<Duration, Capped<Duration>> =
     Setting::duration("session_unreplied", SESSION_TIMES)
         .capped(Duration::from_secs(5), SESSION_IDLE.key)
-        .meaning("time after which a session without a reply ends; at most session_idle");
+        .meaning("time after which a session without a reply ends; at most session_idle")
+        .formerly("session_probation");
 
 pub const SESSION_MAX: Setting<u32> = Setting::integer("session_max", 1..=SESSIONS_MAX)
     .default(65_536)
