@@ -15,12 +15,12 @@ const WIDTH: usize = 80;
 /// Number of blanks between two columns, and before the first.
 const GAP: usize = 2;
 
-/// Tell what kinds of handlers there are, with their settings and examples
+/// Show the kinds of handlers, with their settings and examples
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Only this kind
     name: Option<String>,
-    /// Print a table in Markdown, as in the README
+    /// Print a Markdown table: the kinds, or the settings of NAME
     #[arg(long)]
     markdown: bool,
 }
