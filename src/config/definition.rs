@@ -170,16 +170,17 @@ impl Form {
             Form::False => "false".to_owned(),
             Form::Integer { min, max } => format!("{min} to {max}"),
             Form::Duration { min, max } => {
-                let (min, max) = (show_duration(*min), show_duration(*max));
-                format!("duration, \"{min}\" to \"{max}\"")
+                format!(
+                    "duration, \"{}\" to \"{}\"",
+                    show_duration(*min),
+                    show_duration(*max)
+                )
             }
             Form::DurationOrZero { min, max } => {
-                let (min, max) = (*min, *max);
-                format!("\"0s\" or {}", Form::Duration { min, max }.words())
+                format!("\"0s\" or {}", Form::duration(*min..=*max).words())
             }
             Form::Size { min, max } => {
-                let (min, max) = (show_size(*min), show_size(*max));
-                format!("size, \"{min}\" to \"{max}\"")
+                format!("size, \"{}\" to \"{}\"", show_size(*min), show_size(*max))
             }
             Form::Rate => "rate such as \"100/s\"".to_owned(),
             Form::Choice(list) => {

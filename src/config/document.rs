@@ -118,10 +118,13 @@ fn syntax(source: &SourceFile, error: &toml::de::Error) -> Problem {
     let at = error.span().unwrap_or(end..end);
     let (message, hint) = match error.message() {
         // The parser reports an absent value as an empty string without quotes.
-        message if message.contains("string values must be quoted") => match at.is_empty() {
-            true => ("the value is missing", None),
-            false => (message, Some("put it between quotes")),
-        },
+        message if message.contains("string values must be quoted") => {
+            if at.is_empty() {
+                ("the value is missing", None)
+            } else {
+                (message, Some("put it between quotes"))
+            }
+        }
         message if message.contains("duplicate key") => {
             let hint =
                 "a key and a table [NAME] can be written only once; write [[route]] for each route";
@@ -221,9 +224,10 @@ fn read_tests(document: &DeTable<'_>, problems: &mut Problems) -> Vec<test::Test
         return Vec::new();
     };
     let DeValue::Array(tables) = value.get_ref() else {
-        let message = match value.get_ref().is_table() {
-            true => "a test is an element of a list, so it needs double brackets",
-            false => "`test` is not a list of tables",
+        let message = if value.get_ref().is_table() {
+            "a test is an element of a list, so it needs double brackets"
+        } else {
+            "`test` is not a list of tables"
         };
         problems.push(Problem::error(value.span(), message).hint("write [[test]]"));
         return Vec::new();
@@ -263,9 +267,10 @@ fn check_tables(document: &DeTable<'_>, problems: &mut Problems) {
             continue;
         }
         let is_table = value.get_ref().is_table();
-        let message = match is_table || value.get_ref().is_array() {
-            true => format!("there is no table {}", quoted(name)),
-            false => format!("the key {} is in no table", quoted(name)),
+        let message = if is_table || value.get_ref().is_array() {
+            format!("there is no table {}", quoted(name))
+        } else {
+            format!("the key {} is in no table", quoted(name))
         };
         let problem = Problem::error(key.span(), message);
         problems.push(problem.hint(belongs(name, value.get_ref())));

@@ -149,12 +149,11 @@ impl<'k> Registry<'k> {
         if spec.is_none() && problems.errors() == before {
             problems.push(unexplained(kind, at.clone()));
         }
-        let (name, text) = (name.value.to_owned(), canonical::text(table));
         Some(NamedHandler {
-            name,
+            name: name.value.to_owned(),
             kind,
             spec: Arc::from(spec?),
-            text,
+            text: canonical::text(table),
             is_retired: false,
         })
     }
@@ -352,12 +351,11 @@ fn implicit(kind: Kind, at: &Range<usize>, problems: &mut Problems) -> Option<Na
     } else if spec.is_none() {
         problems.push(unexplained(kind, at.clone()));
     }
-    let (name, text) = (kind.name.to_owned(), format!("kind = \"{}\"", kind.name));
     Some(NamedHandler {
-        name,
+        name: kind.name.to_owned(),
         kind,
         spec: Arc::from(spec?),
-        text,
+        text: format!("kind = \"{}\"", kind.name),
         is_retired: false,
     })
 }

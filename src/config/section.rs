@@ -303,9 +303,9 @@ impl<'a> Section<'a> {
         written.sort_by_key(|key| self.span(key).map(|at| at.start));
         if let [first, second, ..] = written.as_slice() {
             let message = format!("`{first}` and `{second}` exclude each other");
-            let (first, second) = (self.place(first), self.place(second));
             let hint = format!("keep one of {}", listed(keys.iter().copied(), "or"));
-            let problem = Problem::error(second, message).and_at(first, "also given here");
+            let problem = Problem::error(self.place(second), message)
+                .and_at(self.place(first), "also given here");
             self.problems.push(problem.hint(hint));
             return None;
         }
@@ -338,9 +338,10 @@ impl<'a> Section<'a> {
             if self.is_known(written) {
                 continue;
             }
-            let known = match self.keys.is_empty() {
-                true => format!("{} has no keys", self.name),
-                false => format!("the keys are {}", listed(self.keys.iter().copied(), "and")),
+            let known = if self.keys.is_empty() {
+                format!("{} has no keys", self.name)
+            } else {
+                format!("the keys are {}", listed(self.keys.iter().copied(), "and"))
             };
             let room = self.problems.has_room();
             let meant = room

@@ -138,7 +138,8 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<TestDraft> {
     let interface = section.find(&INTERFACE);
     let payload = section.find(&PAYLOAD);
     let names = read_expect(section);
-    let (source, destination) = (source?, destination?);
+    let source = source?;
+    let destination = destination?;
     if source.value.is_ipv4() != destination.is_ipv4() {
         let family = if source.value.is_ipv4() {
             "IPv4"
@@ -344,9 +345,10 @@ fn sender(value: Value<'_>) -> Result<SocketAddr, Mistake> {
     let address = match text.parse::<IpAddr>() {
         Ok(ip) => SocketAddr::new(ip, SENDER_PORT),
         Err(_) => text.parse().map_err(|_| {
-            let hint = match text.contains('/') {
-                true => "write one address: a test is one datagram",
-                false => "write \"192.0.2.1\", \"192.0.2.1:5000\", \"2001:db8::1\" or \"[2001:db8::1]:5000\"",
+            let hint = if text.contains('/') {
+                "write one address: a test is one datagram"
+            } else {
+                "write \"192.0.2.1\", \"192.0.2.1:5000\", \"2001:db8::1\" or \"[2001:db8::1]:5000\""
             };
             Mistake::new(format!("{} is not an address", quoted(text))).hint(hint)
         })?,

@@ -67,12 +67,11 @@ fn table(section: &mut Section<'_>) -> Option<HealthSettings> {
             "add send = \"...\" or send_hex = \"...\": a request that the upstream replies to",
         );
     }
-    let (send, expect) = (send.unwrap_or_default(), expect.unwrap_or_default());
     Some(HealthSettings {
         probe: Some(ProbeSettings {
             over: over?,
-            send,
-            expect,
+            send: send.unwrap_or_default(),
+            expect: expect.unwrap_or_default(),
             interval,
             timeout,
             rise,

@@ -39,15 +39,14 @@ pub fn read<'a>(section: &mut Section<'a>, element: Value<'a>) -> Option<Upstrea
         return section.table(&UPSTREAMS, element, read_table);
     }
     let upstream = section.parse(&UPSTREAMS, element)?;
-    let (weight, source, drain, backup, shadow) = (None, None, None, None, None);
     Some(UpstreamEntry {
         upstream,
         options: PLAIN,
-        weight,
-        source,
-        drain,
-        backup,
-        shadow,
+        weight: None,
+        source: None,
+        drain: None,
+        backup: None,
+        shadow: None,
     })
 }
 
@@ -77,14 +76,8 @@ fn read_table(section: &mut Section<'_>) -> Option<UpstreamEntry> {
     let backup = flag(section, &BACKUP);
     let shadow = flag(section, &SHADOW);
 
-    if let Some(backup) = backup.clone().filter(|_| shadow.is_some()) {
-        let message =
-            "a shadow gets copies of what the others get, so it cannot replace one of them";
-        section.problem_at(BACKUP.key, backup, message, "leave one of the two out");
-    }
-    if let Some(weight) = weight.as_ref().filter(|_| shadow.is_some()) {
-        let message = "a shadow gets copies of what the others get, so it is never picked";
-        section.problem_at(WEIGHT.key, weight.at.clone(), message, "leave it out");
+    if shadow.is_some() {
+        check_shadow(section, backup.clone(), weight.as_ref());
     }
     let mut upstream = upstream?;
     upstream.egress.ttl = ttl;
@@ -110,15 +103,11 @@ fn read_table(section: &mut Section<'_>) -> Option<UpstreamEntry> {
         backup: backup.is_some(),
         shadow: shadow.is_some(),
     };
-    let (weight, source) = (
-        weight.map(|weight| weight.at),
-        source.map(|source| source.at),
-    );
     Some(UpstreamEntry {
         upstream,
         options,
-        weight,
-        source,
+        weight: weight.map(|weight| weight.at),
+        source: source.map(|source| source.at),
         drain,
         backup,
         shadow,
@@ -131,6 +120,23 @@ fn flag(section: &mut Section<'_>, setting: &Setting<bool>) -> Option<Range<usiz
         .find_placed(setting)
         .filter(|flag| flag.value)
         .map(|flag| flag.at)
+}
+
+/// Reports options that an upstream that gets copies cannot have.
+fn check_shadow(
+    section: &mut Section<'_>,
+    backup: Option<Range<usize>>,
+    weight: Option<&Placed<u32>>,
+) {
+    if let Some(at) = backup {
+        let message =
+            "a shadow gets copies of what the others get, so it cannot replace one of them";
+        section.problem_at(BACKUP.key, at, message, "leave one of the two out");
+    }
+    if let Some(weight) = weight {
+        let message = "a shadow gets copies of what the others get, so it is never picked";
+        section.problem_at(WEIGHT.key, weight.at.clone(), message, "leave it out");
+    }
 }
 
 fn check_loop(section: &mut Section<'_>, upstream: &Upstream) {
@@ -166,7 +172,8 @@ fn check_source(section: &mut Section<'_>, upstream: &Upstream, source: &Placed<
         && to.is_ipv4() != from.is_ipv4()
     {
         let family = |ip: IpAddr| if ip.is_ipv4() { "IPv4" } else { "IPv6" };
-        let (from, to_family) = (from.ip(), family(to));
+        let from = from.ip();
+        let to_family = family(to);
         let message = format!("{from} is {}, but {upstream} is {to_family}", family(from));
         section.problem_at(
             SOURCE.key,
