@@ -263,7 +263,10 @@ impl<'a> Section<'a> {
     /// Reports a problem with a key at its value, or at the table if the key is absent. An empty `hint` means no
     /// hint. Nothing is reported for a value that already has a problem.
     pub fn problem(&mut self, key: &str, message: impl Into<String>, hint: impl Into<String>) {
-        if self.span(key).is_some_and(|at| self.problems.tell_of(&at)) {
+        if self
+            .span(key)
+            .is_some_and(|at| self.problems.has_problem_at(&at))
+        {
             return;
         }
         let at = self.span(key).unwrap_or(self.at());
@@ -281,7 +284,7 @@ impl<'a> Section<'a> {
         message: impl Into<String>,
         hint: impl Into<String>,
     ) {
-        if self.problems.tell_of(&at) {
+        if self.problems.has_problem_at(&at) {
             return;
         }
         self.problems.push(Problem::with_value(

@@ -76,7 +76,7 @@ pub struct Optional {
 #[derive(Debug, Clone, Copy)]
 pub struct Required;
 
-/// It has not been said yet what applies if the key is absent. Such a setting cannot be read.
+/// The definition does not say yet what applies if the key is absent. Such a setting cannot be read.
 #[derive(Debug, Clone, Copy)]
 pub struct Undecided;
 

@@ -312,8 +312,8 @@ mod tests {
             ("127.0.0.1: 53", "has a blank in it"),
         ] {
             let mistake = text.parse::<Destination>().expect_err(text);
-            let told = format!("{} / {}", mistake.message, mistake.hint.unwrap_or_default());
-            assert!(told.contains(expected), "{text}: {told}");
+            let reported = format!("{} / {}", mistake.message, mistake.hint.unwrap_or_default());
+            assert!(reported.contains(expected), "{text}: {reported}");
         }
     }
 }

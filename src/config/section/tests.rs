@@ -46,8 +46,8 @@ fn lists() {
     let bytes = |section: &mut Section<'_>| section.require_list(&DIGITS);
     assert_eq!(read("a = 1", A, bytes), (Some(vec![1]), vec![]));
     assert_eq!(read("a = [1, 2]", A, bytes), (Some(vec![1, 2]), vec![]));
-    let (list, told) = read("a = [1, 10, true]", A, bytes);
-    assert_eq!((list, told.len()), (None, 2));
+    let (list, reported) = read("a = [1, 10, true]", A, bytes);
+    assert_eq!((list, reported.len()), (None, 2));
     assert_eq!(read("", A, bytes).1, ["[t] has no `a`"]);
 }
 
@@ -57,10 +57,10 @@ fn a_misspelt_required_key_is_one_problem() {
     const UPSTREAMS: Setting<String, Required> =
         Setting::custom("upstreams", Form::Text("text"), value::string).required();
     let settings: SettingTable = &[&UPSTREAMS, &DIGIT];
-    let (_, told) = read("upstraems = 1", settings, |section| {
+    let (_, reported) = read("upstraems = 1", settings, |section| {
         section.require(&UPSTREAMS)
     });
-    assert_eq!(told, ["[t] has no key \"upstraems\""]);
+    assert_eq!(reported, ["[t] has no key \"upstraems\""]);
 }
 
 /// Of keys that exclude each other, two are reported.
@@ -90,34 +90,34 @@ fn tables_in_lists() {
             .map(|value| section.table(&TO, value, |section| section.require(&PORT)))
             .collect::<Option<Vec<_>>>()
     };
-    let (read_ports, told) = read("to = ['x', {port = 1}, {port = 2}]", &[&TO], ports);
-    assert_eq!((read_ports, told), (Some(vec![1, 2]), vec![]));
-    let (_, told) = read("to = [{port = 1, wieght = 2}]", &[&TO], ports);
-    assert_eq!(told, ["`to` of [t] has no key \"wieght\""]);
+    let (read_ports, reported) = read("to = ['x', {port = 1}, {port = 2}]", &[&TO], ports);
+    assert_eq!((read_ports, reported), (Some(vec![1, 2]), vec![]));
+    let (_, reported) = read("to = [{port = 1, wieght = 2}]", &[&TO], ports);
+    assert_eq!(reported, ["`to` of [t] has no key \"wieght\""]);
 }
 
 /// A problem that a kind finds is reported at the value, or at the table.
 #[test]
-fn a_kind_tells_too() {
-    let (base, told) = read("a = 1", A_AND_B, |section| {
+fn a_kind_reports_problems() {
+    let (base, reported) = read("a = 1", A_AND_B, |section| {
         section.problem("a", "is odd", "");
         section.problem("b", "is missing", "write it");
         section.base_dir().to_owned()
     });
-    assert_eq!(told, ["`b`: is missing", "`a`: is odd"]);
+    assert_eq!(reported, ["`b`: is missing", "`a`: is odd"]);
     assert_eq!(base, Path::new("dir"));
 }
 
 /// A value that cannot be read is reported once. How it relates to other values is not judged.
 #[test]
-fn a_bad_value_is_told_once() {
-    let (_, told) = read("a = 10\nb = 1", A_AND_B, |section| {
+fn a_bad_value_is_reported_once() {
+    let (_, reported) = read("a = 10\nb = 1", A_AND_B, |section| {
         section.find(&DIGIT);
         section.problem("a", "means something only with b = 2", "");
         section.problem("b", "is too small", "");
     });
     assert_eq!(
-        told,
+        reported,
         [
             "`a`: expected a whole number from 0 to 9, found the number 10",
             "`b`: is too small"
@@ -136,18 +136,21 @@ fn a_former_name_is_read() {
         let number = section.require(&UNREPLIED);
         (is_there, at, number)
     };
-    let (read_number, told) = read("probation = 3", &[&UNREPLIED], number);
-    assert_eq!((read_number, told), ((true, Some(12..13), Some(3)), vec![]));
-    let (_, told) = read("probation = 10", &[&UNREPLIED], number);
+    let (read_number, reported) = read("probation = 3", &[&UNREPLIED], number);
     assert_eq!(
-        told,
+        (read_number, reported),
+        ((true, Some(12..13), Some(3)), vec![])
+    );
+    let (_, reported) = read("probation = 10", &[&UNREPLIED], number);
+    assert_eq!(
+        reported,
         ["`unreplied`: expected a whole number from 0 to 9, found the number 10"]
     );
-    let (read_number, told) = read("probation = 3\nunreplied = 4", &[&UNREPLIED], number);
+    let (read_number, reported) = read("probation = 3\nunreplied = 4", &[&UNREPLIED], number);
     assert_eq!(read_number.2, Some(4));
-    assert_eq!(told, ["[t] has no key \"probation\""]);
-    let (_, told) = read("probation = 3", A, |_| ());
-    assert_eq!(told, ["[t] has no key \"probation\""]);
+    assert_eq!(reported, ["[t] has no key \"probation\""]);
+    let (_, reported) = read("probation = 3", A, |_| ());
+    assert_eq!(reported, ["[t] has no key \"probation\""]);
 }
 
 /// An absent key has its default: a value, or that of another key if it is less. A bad value is reported, and the
@@ -163,18 +166,18 @@ fn defaults() {
     assert_eq!(read("", A_AND_B, both), ((5, 5), vec![]));
     assert_eq!(read("a = 3", A_AND_B, both), ((3, 3), vec![]));
     assert_eq!(read("a = 3\nb = 4", A_AND_B, both), ((3, 4), vec![]));
-    let (values, told) = read("a = 10", A_AND_B, both);
-    assert_eq!((values, told.len()), ((5, 5), 1));
+    let (values, reported) = read("a = 10", A_AND_B, both);
+    assert_eq!((values, reported.len()), ((5, 5), 1));
 }
 
 /// A value and the place where it stands are read together, and what a later check finds is reported there.
 #[test]
 fn places_and_later_checks() {
-    let (placed, told) = read("a = 7", A, |section| section.find_placed(&DIGIT));
+    let (placed, reported) = read("a = 7", A, |section| section.find_placed(&DIGIT));
     let placed = placed.map(|placed| (placed.value, placed.at));
-    assert_eq!((placed, told), (Some((7, 4..5)), vec![]));
-    let (checked, told) = read("a = 7", A, |section| {
+    assert_eq!((placed, reported), (Some((7, 4..5)), vec![]));
+    let (checked, reported) = read("a = 7", A, |section| {
         section.accept::<()>("a", Err(Mistake::new("is odd")))
     });
-    assert_eq!((checked, told), (None, vec!["`a`: is odd".to_owned()]));
+    assert_eq!((checked, reported), (None, vec!["`a`: is odd".to_owned()]));
 }

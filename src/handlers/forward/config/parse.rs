@@ -9,7 +9,7 @@ use super::schema::{
 };
 use super::upstream_entry::{self, UpstreamEntry};
 use super::validate;
-use super::{Choice, HashOn, Limits, Replies, Said, Settings, Spread};
+use super::{Choice, HashOn, Limits, Replies, RepliesSetting, Settings, Spread};
 use crate::config::section::Section;
 use crate::config::upstream::{MonitorSettings, SendFrom};
 use crate::handlers::reply_settings;
@@ -20,7 +20,7 @@ pub fn read(section: &mut Section<'_>) -> Option<Settings> {
     let pick = section.find(&PICK);
     let hash_on = read_hash_on(section);
     let spread = section.find(&SPREAD);
-    let said = section.find(&REPLIES);
+    let written = section.find(&REPLIES);
     let limits = read_limits(section);
     let health = health::read(section);
     let resolve_interval = section.get(&RESOLVE_INTERVAL);
@@ -31,16 +31,16 @@ pub fn read(section: &mut Section<'_>) -> Option<Settings> {
     let is_unread = |key: &str, is_read: bool| section.has(key) && !is_read;
     if is_unread(PICK.key, pick.is_some())
         || is_unread(SPREAD.key, spread.is_some())
-        || is_unread(REPLIES.key, said.is_some())
+        || is_unread(REPLIES.key, written.is_some())
     {
         return None;
     }
     let entries = entries?;
     let choice = pick.unwrap_or(PICK.default_value());
-    let replies = match (said, choice) {
-        (Some(Said::No), _) => Replies::None,
+    let replies = match (written, choice) {
+        (Some(RepliesSetting::No), _) => Replies::None,
         (None, _) if !replies_by_default(&entries, choice) => Replies::None,
-        (Some(Said::All), _) | (_, Choice::One(_)) => Replies::All,
+        (Some(RepliesSetting::All), _) | (_, Choice::One(_)) => Replies::All,
         (_, Choice::All) => Replies::First,
     };
     let default_spread = if replies == Replies::None {
@@ -65,7 +65,7 @@ pub fn read(section: &mut Section<'_>) -> Option<Settings> {
         },
         fail_open: health.fail_open,
     };
-    validate::report(section, &settings, &entries, said);
+    validate::report(section, &settings, &entries, written);
     Some(settings)
 }
 

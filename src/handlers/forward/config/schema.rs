@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{Choice, HashOn, Said, Sample, Spread};
+use super::{Choice, HashOn, RepliesSetting, Sample, Spread};
 use crate::config::diagnostics::{Mistake, did_you_mean};
 use crate::config::kind::{
     Capped, Form, InterfaceRef, ListSetting, Optional, Required, Setting, SettingTable, Upstream,
@@ -97,7 +97,7 @@ pub const SPREAD: Setting<Spread, Optional> = Setting::choice("spread", &SPREADS
 
 const SPREADS: [(&str, Spread); 2] = [("session", Spread::Session), ("datagram", Spread::Datagram)];
 
-pub const REPLIES: Setting<Said, Optional> = Setting::custom(
+pub const REPLIES: Setting<RepliesSetting, Optional> = Setting::custom(
     "replies",
     Form::OneOf(&[Form::Boolean, Form::Choice(&REPLIES_WORDS)]),
     replies,
@@ -347,11 +347,11 @@ fn hash_on(value: Value<'_>) -> Result<HashOn, Mistake> {
     }
 }
 
-fn replies(value: Value<'_>) -> Result<Said, Mistake> {
+fn replies(value: Value<'_>) -> Result<RepliesSetting, Mistake> {
     let wanted = "true, false, \"first\" or \"all\"";
     match value.text(wanted) {
-        Ok("first") => Ok(Said::First),
-        Ok("all") => Ok(Said::All),
+        Ok("first") => Ok(RepliesSetting::First),
+        Ok("all") => Ok(RepliesSetting::All),
         Ok(text @ ("true" | "false")) => Err(value
             .expected(wanted)
             .hint(format!("write {text}, without quotes"))),
@@ -359,8 +359,8 @@ fn replies(value: Value<'_>) -> Result<Said, Mistake> {
             .expected(wanted)
             .maybe_hint(did_you_mean(text, REPLIES_WORDS))),
         Err(_) => match value::boolean(value) {
-            Ok(true) => Ok(Said::Yes),
-            Ok(false) => Ok(Said::No),
+            Ok(true) => Ok(RepliesSetting::Yes),
+            Ok(false) => Ok(RepliesSetting::No),
             Err(_) => Err(value.expected(wanted)),
         },
     }

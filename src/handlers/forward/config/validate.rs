@@ -9,7 +9,7 @@ use super::schema::{
     SESSION_SHARE, SESSION_UNREPLIED, SHADOW, SOURCE, SPREAD, UPSTREAMS, WEIGHT,
 };
 use super::upstream_entry::UpstreamEntry;
-use super::{Choice, Said, Settings, Spread};
+use super::{Choice, RepliesSetting, Settings, Spread};
 use crate::config::limits::{LEGS_MAX, UPSTREAMS_MAX};
 use crate::config::problem::Problem;
 use crate::config::section::Section;
@@ -40,7 +40,7 @@ pub fn report(
     section: &mut Section<'_>,
     settings: &Settings,
     entries: &[UpstreamEntry],
-    said: Option<Said>,
+    written: Option<RepliesSetting>,
 ) {
     if entries.len() > UPSTREAMS_MAX {
         section.problem(
@@ -51,7 +51,7 @@ pub fn report(
     }
     legs(section, settings);
     repeated(section, &settings.upstreams);
-    picks(section, settings, said);
+    picks(section, settings, written);
     absent_sessions(section, settings, entries);
     groups(section, settings, entries);
     sources(section, settings, entries);
@@ -98,7 +98,7 @@ fn repeated(section: &mut Section<'_>, upstreams: &[Upstream]) {
     }
 }
 
-fn picks(section: &mut Section<'_>, settings: &Settings, said: Option<Said>) {
+fn picks(section: &mut Section<'_>, settings: &Settings, written: Option<RepliesSetting>) {
     if section.has(HASH_ON.key) && settings.choice != Choice::One(Pick::Hash) {
         section.problem(
             HASH_ON.key,
@@ -117,7 +117,9 @@ fn picks(section: &mut Section<'_>, settings: &Settings, said: Option<Said>) {
             "add spread = \"session\", or write pick = \"round_robin\"",
         );
     }
-    if matches!(said, Some(Said::First | Said::All)) && settings.choice != Choice::All {
+    if matches!(written, Some(RepliesSetting::First | RepliesSetting::All))
+        && settings.choice != Choice::All
+    {
         let message = "chooses among the replies of several upstreams, and has an effect only with pick = \"all\"";
         section.problem(REPLIES.key, message, "write true");
     }
