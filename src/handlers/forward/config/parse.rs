@@ -37,12 +37,7 @@ pub fn read(section: &mut Section<'_>) -> Option<Settings> {
     }
     let entries = entries?;
     let choice = pick.unwrap_or(PICK.default_value());
-    let replies = match (written, choice) {
-        (Some(RepliesSetting::No), _) => Replies::None,
-        (None, _) if !replies_by_default(&entries, choice) => Replies::None,
-        (Some(RepliesSetting::All), _) | (_, Choice::One(_)) => Replies::All,
-        (_, Choice::All) => Replies::First,
-    };
+    let replies = decide_replies(written, choice, &entries);
     let default_spread = if replies == Replies::None {
         Spread::Datagram
     } else {
@@ -78,6 +73,20 @@ fn read_entries(section: &mut Section<'_>) -> Option<Vec<UpstreamEntry>> {
         .filter_map(|element| upstream_entry::read(section, element))
         .collect();
     (entries.len() == count).then_some(entries)
+}
+
+/// Returns which replies are sent back. `written` is the value of the key `replies`.
+fn decide_replies(
+    written: Option<RepliesSetting>,
+    choice: Choice,
+    entries: &[UpstreamEntry],
+) -> Replies {
+    match (written, choice) {
+        (Some(RepliesSetting::No), _) => Replies::None,
+        (None, _) if !replies_by_default(entries, choice) => Replies::None,
+        (Some(RepliesSetting::All), _) | (_, Choice::One(_)) => Replies::All,
+        (_, Choice::All) => Replies::First,
+    }
 }
 
 /// Default of `replies`: `false` if several upstreams would reply to each request, or if no reply can come back.
