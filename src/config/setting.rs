@@ -89,13 +89,16 @@ enum Parser<T: 'static> {
     },
     /// Reads one of these words.
     Words {
-        words: &'static [(&'static str, T)],
-        read: fn(&[(&'static str, T)], Value<'_>) -> Result<T, Mistake>,
+        words: &'static Meanings<T>,
+        read: fn(&Meanings<T>, Value<'_>) -> Result<T, Mistake>,
         is_equal: fn(&T, &T) -> bool,
     },
     /// Reads a value that is described by the form. Such a value is not written.
     Custom(fn(Value<'_>) -> Result<T, Mistake>),
 }
+
+/// Words, each with its meaning.
+type Meanings<T> = [(&'static str, T)];
 
 /// A whole number that a setting can hold.
 pub trait WholeNumber: Copy + Display + TryFrom<u64> + 'static {
