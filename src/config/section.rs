@@ -43,7 +43,7 @@ use super::canonical;
 use super::definition::{AnySetting, SettingTable};
 use super::diagnostics::{Mistake, closest, did_you_mean, listed, quoted};
 use super::problem::{Problem, Problems};
-use super::setting::{Capped, Fixed, ListSetting, Required, Setting};
+use super::setting::{Capped, Fixed, ListSetting, MayBeAbsent, Required, Setting};
 use super::source::Placed;
 use super::value::Value;
 
@@ -101,14 +101,13 @@ impl<'a> Section<'a> {
 
     /// Returns the value of a key if it is present. `None` also follows a bad value, which is reported;
     /// [`Section::has`] distinguishes the two.
-    pub fn find<T, D>(&mut self, setting: &Setting<T, D>) -> Option<T> {
-        let value = self.value(setting.key)?;
-        self.parse(setting, value)
+    pub fn find<T, D: MayBeAbsent>(&mut self, setting: &Setting<T, D>) -> Option<T> {
+        self.read(setting)
     }
 
     /// Returns the value of a key and its place in the file if the key is present. `None` also follows a bad value,
     /// which is reported.
-    pub fn find_placed<T, D>(&mut self, setting: &Setting<T, D>) -> Option<Placed<T>> {
+    pub fn find_placed<T, D: MayBeAbsent>(&mut self, setting: &Setting<T, D>) -> Option<Placed<T>> {
         let value = self.value(setting.key)?;
         let at = value.at();
         self.parse(setting, value).map(|value| Placed { value, at })
@@ -117,17 +116,21 @@ impl<'a> Section<'a> {
     /// Returns the value of a key that must be present. Reports a key that is absent or has a bad value.
     pub fn require<T>(&mut self, setting: &Setting<T, Required>) -> Option<T> {
         self.report_absent(setting.key);
-        self.find(setting)
+        self.read(setting)
     }
 
     /// Returns the values of a key that holds one value or a list. `None` means that the key is absent or that a bad
     /// element or an empty list was reported.
-    pub fn find_list<T, D>(&mut self, setting: &ListSetting<T, D>) -> Option<Vec<T>> {
+    pub fn find_list<T, D: MayBeAbsent>(&mut self, setting: &ListSetting<T, D>) -> Option<Vec<T>> {
+        self.read_list(setting)
+    }
+
+    fn read_list<T, D>(&mut self, setting: &ListSetting<T, D>) -> Option<Vec<T>> {
         let values = self.values(setting)?;
         let mut list = Vec::with_capacity(values.len());
         let count = values.len();
         for value in values {
-            list.extend(self.parse(setting, value));
+            list.extend(self.parse(setting.element(), value));
         }
         (list.len() == count).then_some(list)
     }
@@ -136,7 +139,7 @@ impl<'a> Section<'a> {
     /// was reported.
     pub fn require_list<T>(&mut self, setting: &ListSetting<T, Required>) -> Option<Vec<T>> {
         self.report_absent(setting.key);
-        self.find_list(setting)
+        self.read_list(setting)
     }
 
     /// Returns the unread values of a key: the elements of its list, or its single value. This is for lists whose
@@ -358,6 +361,11 @@ impl<'a> Section<'a> {
             self.problems
                 .push(Problem::error(key.span(), message).hint(hint));
         }
+    }
+
+    fn read<T, D>(&mut self, setting: &Setting<T, D>) -> Option<T> {
+        let value = self.value(setting.key)?;
+        self.parse(setting, value)
     }
 
     fn value(&self, key: &str) -> Option<Value<'a>> {

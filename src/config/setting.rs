@@ -27,7 +27,7 @@
 //! ```
 
 use std::fmt::Display;
-use std::ops::{Deref, RangeInclusive};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::definition::{AnySetting, DefaultText, Form, WordList};
@@ -47,7 +47,11 @@ pub struct Setting<T: 'static, D = Fixed<T>> {
 }
 
 /// The definition of one key that holds a value or a list of values, each of them a `T`.
-pub struct ListSetting<T: 'static, D>(Setting<T, D>);
+pub struct ListSetting<T: 'static, D> {
+    /// The name of the key.
+    pub key: &'static str,
+    element: Setting<T, D>,
+}
 
 /// If the key is absent, this value applies.
 #[derive(Debug, Clone, Copy)]
@@ -76,9 +80,19 @@ pub struct Optional {
 #[derive(Debug, Clone, Copy)]
 pub struct Required;
 
-/// The definition does not say yet what applies if the key is absent. Such a setting cannot be read.
+/// The definition does not say yet what applies if the key is absent. Such a setting can neither be read nor stand in
+/// a table.
 #[derive(Debug, Clone, Copy)]
 pub struct Undecided;
+
+/// What applies if a key is absent, where the key may be absent.
+pub trait MayBeAbsent {}
+
+impl<T> MayBeAbsent for Fixed<T> {}
+
+impl<T> MayBeAbsent for Capped<T> {}
+
+impl MayBeAbsent for Optional {}
 
 /// How a value is read, and how it is written in the notation of the file.
 enum Parser<T: 'static> {
@@ -305,7 +319,10 @@ impl<T, D: Copy> Setting<T, D> {
 
     /// Says that the key accepts a list of values as well as a single one.
     pub const fn list(self) -> ListSetting<T, D> {
-        ListSetting(self)
+        ListSetting {
+            key: self.key,
+            element: self,
+        }
     }
 }
 
@@ -368,11 +385,10 @@ fn write_duration(duration: &Duration) -> String {
     format!("\"{}\"", show_duration(*duration))
 }
 
-impl<T, D> Deref for ListSetting<T, D> {
-    type Target = Setting<T, D>;
-
-    fn deref(&self) -> &Setting<T, D> {
-        &self.0
+impl<T, D> ListSetting<T, D> {
+    /// Returns the definition of a single value, with which an element of the list is read.
+    pub const fn element(&self) -> &Setting<T, D> {
+        &self.element
     }
 }
 
@@ -440,15 +456,15 @@ impl<T: Sync, D: Absence<T> + Sync> AnySetting for Setting<T, D> {
 
 impl<T: Sync, D: Absence<T> + Sync> AnySetting for ListSetting<T, D> {
     fn key(&self) -> &'static str {
-        self.0.key()
+        self.key
     }
 
     fn former_key(&self) -> Option<&'static str> {
-        self.0.former_key()
+        self.element.former_key()
     }
 
     fn form(&self) -> &Form {
-        self.0.form()
+        self.element.form()
     }
 
     fn is_list(&self) -> bool {
@@ -456,15 +472,15 @@ impl<T: Sync, D: Absence<T> + Sync> AnySetting for ListSetting<T, D> {
     }
 
     fn default_text(&self) -> DefaultText {
-        self.0.default_text()
+        self.element.default_text()
     }
 
     fn meaning(&self) -> &'static str {
-        self.meaning
+        self.element.meaning
     }
 
     fn accepts(&self, text: &str) -> Result<(), Mistake> {
-        self.0.accepts(text)
+        self.element.accepts(text)
     }
 }
 

@@ -38,7 +38,7 @@ pub fn read<'a>(section: &mut Section<'a>, element: Value<'a>) -> Option<Upstrea
     if element.is_table() {
         return section.table(&UPSTREAMS, element, read_table);
     }
-    let upstream = section.parse(&UPSTREAMS, element)?;
+    let upstream = section.parse(UPSTREAMS.element(), element)?;
     Some(UpstreamEntry {
         upstream,
         options: PLAIN,
