@@ -128,7 +128,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
         .parse()
         .map_err(|_| "write an address and a port: 127.0.0.1:1234 or [::1]:1234".to_owned())?;
     match address {
-        _ if address.port() == 0 => Err("port 0 is not a port".to_owned()),
+        _ if address.port() == 0 => Err("port 0 is no port".to_owned()),
         _ if address.ip().is_unspecified() => {
             Err("no datagram has this address; write one of this host's".to_owned())
         }

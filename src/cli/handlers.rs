@@ -15,10 +15,10 @@ const WIDTH: usize = 80;
 /// Number of blanks between two columns, and before the first.
 const GAP: usize = 2;
 
-/// Show the kinds of handlers, with their settings and examples
+/// List the kinds of handlers, with their settings and examples
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Only this kind
+    /// Describe this kind alone
     name: Option<String>,
     /// Print a Markdown table: the kinds, or the settings of NAME
     #[arg(long)]
@@ -104,7 +104,8 @@ fn settings(kind: &Kind) -> String {
     let mut text = row(&widths, &["key", "values", "default"]);
     for ((setting, indent), default) in all.iter().zip(&defaults) {
         let default = if default.is_empty() { "-" } else { default };
-        let (key_width, values) = (key_width - indent, setting.values());
+        let key_width = key_width - indent;
+        let values = setting.values();
         let mut line = row(
             &[key_width, widths[1], widths[2]],
             &[setting.key(), &values, default],

@@ -1,5 +1,5 @@
-//! The JSON schema for editors: it is the one that is checked in, and takes what the daemon takes. The definitions of
-//! settings agree with the parsers and with the example.
+//! The JSON schema for editors is the file in the repository, and accepts what the daemon accepts. The definitions of
+//! settings agree with the parsers, the example and the documents.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +13,7 @@ use udispatch::config::schema::{schema, tables};
 use udispatch::config::{Config, Problems, value};
 use udispatch::handlers::KINDS;
 
-/// What a file says, as an editor hands it to its schema.
+/// The contents of a file, as an editor passes them to its schema.
 fn to_json(text: &str) -> Value {
     let table = DeTable::parse(text).expect("TOML");
     json_of_table(table.get_ref())
@@ -68,7 +68,7 @@ fn the_schema_is_checked_in() {
     );
 }
 
-/// The example and every kind's own are right, and the example names the schema.
+/// The example configuration and the examples of every kind are valid, and the example configuration names the schema.
 #[test]
 fn it_takes_the_examples() {
     let schema = schema(KINDS);
@@ -90,7 +90,7 @@ fn it_takes_the_examples() {
     }
 }
 
-/// What an editor should underline.
+/// Files in which an editor should mark an error.
 #[test]
 fn it_refuses_what_is_wrong() {
     let schema = schema(KINDS);
