@@ -24,22 +24,21 @@ use udispatch::prelude::*;
 const ROT13: Kind = Kind {
     name: "rot13",
     summary: "answers with every letter moved by so many places of the alphabet",
-    settings: &[Setting {
-        key: "places",
-        form: Form::Integer { min: 1, max: 25 },
-        default: "13",
-        meaning: "how far each letter moves",
-    }],
+    settings: &[&PLACES],
     example: "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"caesar\"\n\n\
               [handler.caesar]\nkind = \"rot13\"\nplaces = 3\n",
     read: |section| {
-        let places = section.or("places", value::integer(1..=25_u8), 13);
+        let places = section.get(&PLACES);
         Some(Box::new(Rot {
             places,
             answer: Vec::new(),
         }))
     },
 };
+
+const PLACES: Setting<u8> = Setting::integer("places", 1..=25)
+    .default(13)
+    .meaning("how far each letter moves");
 
 #[derive(Debug, Clone)]
 struct Rot {

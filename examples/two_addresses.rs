@@ -12,7 +12,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use udispatch::config::Config;
-use udispatch::config::kind::{BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting};
+use udispatch::config::kind::{
+    BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Required, Setting,
+};
 use udispatch::config::value;
 use udispatch::dispatch::handler::{Batch, Context, Handler};
 use udispatch::dispatch::verdict::Verdict;
@@ -22,17 +24,16 @@ use udispatch::supervisor::Supervisor;
 #[derive(Debug, Clone)]
 struct Say(String);
 
+const WORD: Setting<String, Required> = Setting::custom("word", Form::Text("text"), value::string)
+    .required()
+    .meaning("what stands before it");
+
 const SAY: Kind = Kind {
     name: "say",
     summary: "prints each datagram behind a word",
-    settings: &[Setting {
-        key: "word",
-        form: Form::Text("text"),
-        default: "required",
-        meaning: "what stands before it",
-    }],
+    settings: &[&WORD],
     example: "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"it\"\n[handler.it]\nkind = \"say\"\nword = \"it\"\n",
-    read: |section| Some(Box::new(Say(section.required("word", value::string)?))),
+    read: |section| Some(Box::new(Say(section.require(&WORD)?))),
 };
 
 impl HandlerSpec for Say {

@@ -1,7 +1,10 @@
 //! What a program with a kind of handler of its own needs.
 
 pub use crate::config::diagnostics::Mistake;
-pub use crate::config::kind::{BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting};
+pub use crate::config::kind::{
+    AnySetting, BuildContext, BuildError, Capped, Fixed, Form, HandlerSpec, Kind, ListSetting,
+    Needs, Optional, Required, Setting, SettingTable,
+};
 pub use crate::config::section::Section;
 pub use crate::config::value;
 pub use crate::datagram::Datagram;

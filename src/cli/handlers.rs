@@ -7,7 +7,7 @@ use clap::Args;
 use super::{Exit, output};
 use crate::config::Kind;
 use crate::config::diagnostics::{did_you_mean, listed, quoted};
-use crate::config::kind::Setting;
+use crate::config::kind::{AnySetting, DefaultText};
 
 /// The width in columns that the output fits.
 const WIDTH: usize = 80;
@@ -20,7 +20,7 @@ const GAP: usize = 2;
 pub(super) struct Arguments {
     /// Describe this kind alone
     name: Option<String>,
-    /// Print a table in Markdown, as in the README
+    /// Print a Markdown table: the kinds, or the settings of NAME
     #[arg(long)]
     markdown: bool,
 }
@@ -83,38 +83,36 @@ fn page(kind: &Kind) -> String {
     text
 }
 
+/// A setting, and the number of columns by which it is indented.
+type Indented = (&'static dyn AnySetting, usize);
+
 /// Returns a row for each key, with its meaning below. The keys of the table that a key may hold follow, indented.
 fn settings(kind: &Kind) -> String {
-    let all = || {
-        kind.settings
-            .iter()
-            .flat_map(|setting| std::iter::once((setting, 0)).chain(inner(setting)))
-    };
-    let key_width = all()
-        .map(|(setting, indent)| indent + setting.key.chars().count())
-        .max()
-        .unwrap_or(0);
-    let key_width = key_width.max("key".len());
-    let default_width =
-        widest(all().map(|(setting, _)| setting.default)).clamp("default".len(), 20);
+    let all: Vec<Indented> = kind
+        .settings
+        .iter()
+        .flat_map(|setting| std::iter::once((*setting, 0)).chain(inner(*setting)))
+        .collect();
+    let keys = all
+        .iter()
+        .map(|(setting, indent)| indent + setting.key().chars().count());
+    let key_width = keys.max().unwrap_or(0).max("key".len());
+    let defaults: Vec<String> = all.iter().map(|(setting, _)| default(*setting)).collect();
+    let default_width = widest(defaults.iter().map(String::as_str)).clamp("default".len(), 20);
     let used = key_width + default_width + 3 * GAP;
     let widths = [key_width, WIDTH.saturating_sub(used).max(20), default_width];
     let mut text = row(&widths, &["key", "values", "default"]);
-    for (setting, indent) in all() {
-        let default = if setting.default.is_empty() {
-            "-"
-        } else {
-            setting.default
-        };
+    for ((setting, indent), default) in all.iter().zip(&defaults) {
+        let default = if default.is_empty() { "-" } else { default };
         let key_width = key_width - indent;
         let values = setting.values();
         let mut line = row(
             &[key_width, widths[1], widths[2]],
-            &[setting.key, &values, default],
+            &[setting.key(), &values, default],
         );
         line += &row(
             &[key_width, WIDTH - widths[0] - 2 * GAP],
-            &["", setting.meaning],
+            &["", setting.meaning()],
         );
         text += "\n";
         line.lines()
@@ -124,8 +122,16 @@ fn settings(kind: &Kind) -> String {
 }
 
 /// Returns the keys of the table that a key may hold, with their indentation.
-fn inner(setting: &Setting) -> impl Iterator<Item = (&'static Setting, usize)> {
-    setting.inner().iter().map(|inner| (inner, GAP))
+fn inner(setting: &dyn AnySetting) -> impl Iterator<Item = Indented> + use<> {
+    setting.inner().iter().map(|inner| (*inner, GAP))
+}
+
+/// Returns what applies if a key is absent, in one line.
+fn default(setting: &dyn AnySetting) -> String {
+    match setting.default_text() {
+        DefaultText::Required => "required".to_owned(),
+        DefaultText::Value(text) | DefaultText::Words(text) => text,
+    }
 }
 
 /// Returns a Markdown table with a line for each kind, as in the README.
@@ -142,18 +148,18 @@ fn markdown(kinds: &[&Kind]) -> String {
 fn markdown_of_settings(kind: &Kind) -> String {
     let mut text = "| setting | values | default | meaning |\n|---|---|---|---|\n".to_owned();
     for setting in kind.settings {
-        text += &setting_row(setting.key, setting);
+        text += &setting_row(setting.key(), *setting);
         for inner in setting.inner() {
-            text += &setting_row(&format!("{}.{}", setting.key, inner.key), inner);
+            text += &setting_row(&format!("{}.{}", setting.key(), inner.key()), *inner);
         }
     }
     text
 }
 
-fn setting_row(key: &str, setting: &Setting) -> String {
+fn setting_row(key: &str, setting: &dyn AnySetting) -> String {
     let values = cell(&setting.values());
-    let default = cell(setting.default);
-    let meaning = cell(setting.meaning);
+    let default = cell(&default(setting));
+    let meaning = cell(setting.meaning());
     format!("| `{key}` | {values} | {default} | {meaning} |\n")
 }
 
@@ -207,38 +213,36 @@ fn widest<'a>(words: impl Iterator<Item = &'a str>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::kind::Form;
+    use crate::config::kind::{Form, ListSetting, Required, Setting};
+    use crate::config::value;
 
     const KIND: Kind = Kind {
         name: "forward",
         summary: "sends each datagram on to one upstream or several, which is a long line for a summary",
-        settings: &[
-            Setting {
-                key: "upstreams",
-                form: Form::List(&Form::OneOf(&[
-                    Form::Text(
-                        "\"address:port\" | an address or the name of a host that is resolved",
-                    ),
-                    Form::Table(&[Setting {
-                        key: "weight",
-                        form: Form::Integer { min: 1, max: 1_000 },
-                        default: "1",
-                        meaning: "How much it gets, compared with the others, which is a long line for a meaning too.",
-                    }]),
-                ])),
-                default: "required",
-                meaning: "Where to send. Names are resolved at start, never later, which is why a restart is needed.",
-            },
-            Setting {
-                key: "pick",
-                form: Form::Choice(&["all", "random"]),
-                default: "all",
-                meaning: "Which get it.",
-            },
-        ],
+        settings: &[&UPSTREAMS, &PICK],
         example: "[[route]]\n\ndestination = \"127.0.0.1:1\"\n",
         read: |_| None,
     };
+
+    const UPSTREAMS: ListSetting<String, Required> = Setting::custom(
+        "upstreams",
+        Form::OneOf(&[
+            Form::Text("\"address:port\" | an address or the name of a host that is resolved"),
+            Form::Table(&[&WEIGHT]),
+        ]),
+        value::string,
+    )
+    .required()
+    .meaning("Where to send. Names are resolved at start, never later, which is why a restart is needed.")
+    .list();
+
+    const WEIGHT: Setting<u32> = Setting::integer("weight", 1..=1_000).default(1).meaning(
+        "How much it gets, compared with the others, which is a long line for a meaning too.",
+    );
+
+    const PICK: Setting<bool> = Setting::choice("pick", &[("all", true), ("random", false)])
+        .default(true)
+        .meaning("Which get it.");
 
     /// The description of every kind fits 80 columns.
     #[test]

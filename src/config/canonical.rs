@@ -45,9 +45,10 @@ fn show(value: &DeValue<'_>) -> String {
 /// Writes a key: bare where TOML allows it, otherwise between quotes.
 fn show_key(key: &str) -> String {
     let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    match !key.is_empty() && key.bytes().all(is_bare) {
-        true => key.to_owned(),
-        false => show_string(key),
+    if !key.is_empty() && key.bytes().all(is_bare) {
+        key.to_owned()
+    } else {
+        show_string(key)
     }
 }
 

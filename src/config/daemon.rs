@@ -2,92 +2,95 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use log::LevelFilter;
 use toml::de::DeValue;
 
+use super::definition::{Form, SettingTable};
 use super::diagnostics::Mistake;
 use super::limits::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, HTTP_HOSTS_MAX, WORKERS_MAX};
 use super::section::Section;
-use super::setting::{self, Form, Setting};
+use super::setting::{ListSetting, Optional, Setting};
 use super::value::{
-    Value, boolean, choice, host_header, http_address, integer, size_in, socket_path,
+    Value, host_header, http_address, integer, socket_name, socket_path, whole_number,
 };
-
-/// The keys of the `[daemon]` table, for the section and for hints.
-pub(super) const KEYS: &[&str] = &setting::keys(&SETTINGS);
 
 /// The definition of each key of the `[daemon]` table.
-pub(super) const SETTINGS: [Setting; 9] = [
-    Setting {
-        key: "workers",
-        form: Form::OneOf(&[
-            Form::Choice(&["auto"]),
-            Form::Integer {
-                min: 1,
-                max: WORKERS_MAX as u64,
-            },
-        ]),
-        default: r#""auto""#,
-        meaning: "threads; unicast listeners are spread over them by the kernel",
-    },
-    Setting {
-        key: "receive_buffer",
-        form: BUFFER,
-        default: r#""8MiB""#,
-        meaning: "receive buffer of each listener; a warning names the sysctl if the kernel gives less",
-    },
-    Setting {
-        key: "send_buffer",
-        form: BUFFER,
-        default: r#""4MiB""#,
-        meaning: "send buffer of each upstream's socket",
-    },
-    Setting {
-        key: "log",
-        form: Form::Choice(&setting::words(&LEVELS)),
-        default: r#""info""#,
-        meaning: "what is logged; RUST_LOG overrides it",
-    },
-    Setting {
-        key: "control",
-        form: Form::OneOf(&[Form::Text("path"), Form::False]),
-        default: "control.sock below $RUNTIME_DIRECTORY, /run/udispatch or $XDG_RUNTIME_DIR/udispatch",
-        meaning: "unix socket for `udispatch status`, `reload` and the like; false for none",
-    },
-    Setting {
-        key: "http",
-        form: Form::Text(r#""ADDRESS:PORT", or "PORT" of 127.0.0.1"#),
-        default: "none",
-        meaning: "where metrics and the page are shown, read-only",
-    },
-    Setting {
-        key: "http_hosts",
-        form: Form::List(&Form::Text("host name or address")),
-        default: "none",
-        meaning: "names under which `http` may be asked, besides its address and localhost",
-    },
-    Setting {
-        key: "watch",
-        form: Form::Boolean,
-        default: "false",
-        meaning: "reload when the file changes",
-    },
-    Setting {
-        key: "latency",
-        form: Form::Boolean,
-        default: "false",
-        meaning: "measure the time that datagrams spend in the daemon, from the kernel's receive to the send",
-    },
+pub(super) const SETTINGS: SettingTable = &[
+    &WORKERS,
+    &RECEIVE_BUFFER,
+    &SEND_BUFFER,
+    &LOG,
+    &CONTROL,
+    &HTTP,
+    &HTTP_HOSTS,
+    &WATCH,
+    &LATENCY,
 ];
 
-const CONTROL: &str = "the path of a unix socket between quotes, or false for none";
+const WORKERS: Setting<Workers> = Setting::custom("workers", WORKERS_FORM, workers)
+    .default_as(Workers::Auto, "\"auto\"")
+    .meaning("number of threads that receive; the kernel spreads unicast datagrams over them");
 
-const BUFFER: Form = Form::Size {
-    min: "128KiB",
-    max: "1GiB",
-};
+const RECEIVE_BUFFER: Setting<usize> = Setting::size("receive_buffer", BUFFER_BYTES)
+    .default(8 * 1024 * 1024)
+    .meaning(
+        "size of each listener's receive buffer; a warning names the sysctl if the kernel gives less",
+    );
+
+const SEND_BUFFER: Setting<usize> = Setting::size("send_buffer", BUFFER_BYTES)
+    .default(4 * 1024 * 1024)
+    .meaning("size of the send buffer of each upstream's socket");
+
+const LOG: Setting<LevelFilter> = Setting::choice("log", &LEVELS)
+    .default(LevelFilter::Info)
+    .meaning("most detailed level that is logged; RUST_LOG overrides it");
+
+const CONTROL: Setting<ControlSocket, Optional> = Setting::custom(
+    "control",
+    Form::OneOf(&[Form::Text("path"), Form::False]),
+    control,
+)
+.optional("control.sock below $RUNTIME_DIRECTORY, /run/udispatch or $XDG_RUNTIME_DIR/udispatch")
+.meaning("unix socket for `udispatch status`, `reload` and the other commands; false for none");
+
+const HTTP: Setting<SocketAddr, Optional> = Setting::custom(
+    "http",
+    Form::Text(r#""ADDRESS:PORT", or "PORT" of 127.0.0.1"#),
+    http_address,
+)
+.optional("none")
+.meaning("address that serves metrics and the web page, read-only");
+
+const HTTP_HOSTS: ListSetting<String, Optional> = Setting::custom(
+    "http_hosts",
+    Form::Text("host name or address"),
+    host_header,
+)
+.optional("none")
+.meaning(
+    "names that the Host header of a request to `http` may have, besides its address and localhost",
+)
+.list();
+
+const WATCH: Setting<bool> = Setting::boolean("watch")
+    .default(false)
+    .meaning("whether a change of the file triggers a reload");
+
+const LATENCY: Setting<bool> = Setting::boolean("latency").default(false).meaning(
+    "whether the time that datagrams spend in the daemon is measured, from the kernel's receive to the send",
+);
+
+const WORKERS_FORM: Form = Form::OneOf(&[
+    Form::Choice(&["auto"]),
+    Form::integer(1..=WORKERS_MAX as u64),
+]);
+
+const BUFFER_BYTES: RangeInclusive<u64> = BUFFER_BYTES_MIN..=BUFFER_BYTES_MAX;
+
+const CONTROL_WANTED: &str = "the path of a unix socket between quotes, or false for none";
 
 const LEVELS: [(&str, LevelFilter); 6] = [
     ("off", LevelFilter::Off),
@@ -149,15 +152,15 @@ pub enum Workers {
 impl Default for Daemon {
     fn default() -> Daemon {
         Daemon {
-            workers: Workers::Auto,
-            receive_buffer: 8 * 1024 * 1024,
-            send_buffer: 4 * 1024 * 1024,
-            log: LevelFilter::Info,
+            workers: WORKERS.default_value(),
+            receive_buffer: RECEIVE_BUFFER.default_value(),
+            send_buffer: SEND_BUFFER.default_value(),
+            log: LOG.default_value(),
             control: ControlSocket::Default,
             http: None,
             http_hosts: Vec::new(),
-            watch: false,
-            latency: false,
+            watch: WATCH.default_value(),
+            latency: LATENCY.default_value(),
         }
     }
 }
@@ -165,44 +168,53 @@ impl Default for Daemon {
 impl Daemon {
     /// Reads the table. A value that cannot be used is reported to the section and replaced by its default.
     pub(super) fn read(section: &mut Section<'_>) -> Daemon {
-        let default = Daemon::default();
-        let base = section.base_dir().to_owned();
-        let control = |value: Value<'_>| match value.inner() {
-            DeValue::Boolean(false) => Ok(ControlSocket::Off),
-            DeValue::Boolean(true) => Err(value
-                .expected(CONTROL)
-                .hint("leave it out, and there is one")),
-            DeValue::String(_) => socket_path(&base)(value).map(ControlSocket::Path),
-            _ => Err(value.expected(CONTROL)),
-        };
-        if section.has("http_hosts") && !section.has("http") {
+        if section.has(HTTP_HOSTS.key) && !section.has(HTTP.key) {
             section.problem(
-                "http_hosts",
-                "means something only with `http`",
+                HTTP_HOSTS.key,
+                "has an effect only with `http`",
                 "add http = \"127.0.0.1:9253\"",
             );
         }
         Daemon {
-            workers: section.or("workers", workers, default.workers),
-            receive_buffer: section.or("receive_buffer", buffer, default.receive_buffer),
-            send_buffer: section.or("send_buffer", buffer, default.send_buffer),
-            log: section.or("log", choice(&LEVELS), default.log),
-            control: section.or("control", control, default.control),
-            http: section.optional("http", http_address),
+            workers: section.get(&WORKERS),
+            receive_buffer: section.get(&RECEIVE_BUFFER),
+            send_buffer: section.get(&SEND_BUFFER),
+            log: section.get(&LOG),
+            control: read_control(section).unwrap_or_default(),
+            http: section.find(&HTTP),
             http_hosts: read_http_hosts(section),
-            watch: section.or("watch", boolean, default.watch),
-            latency: section.or("latency", boolean, default.latency),
+            watch: section.get(&WATCH),
+            latency: section.get(&LATENCY),
         }
     }
 }
 
+fn read_control(section: &mut Section<'_>) -> Option<ControlSocket> {
+    match section.find(&CONTROL)? {
+        ControlSocket::Path(written) => {
+            let path = socket_path(&section.base_dir().join(written));
+            section.accept(CONTROL.key, path).map(ControlSocket::Path)
+        }
+        other => Some(other),
+    }
+}
+
+fn control(value: Value<'_>) -> Result<ControlSocket, Mistake> {
+    match value.inner() {
+        DeValue::Boolean(false) => Ok(ControlSocket::Off),
+        DeValue::Boolean(true) => Err(value
+            .expected(CONTROL_WANTED)
+            .hint("leave the key out to get a control socket at the default path")),
+        DeValue::String(_) => socket_name(value).map(ControlSocket::Path),
+        _ => Err(value.expected(CONTROL_WANTED)),
+    }
+}
+
 fn read_http_hosts(section: &mut Section<'_>) -> Vec<String> {
-    let hosts = section
-        .optional_list("http_hosts", host_header)
-        .unwrap_or_default();
+    let hosts = section.find_list(&HTTP_HOSTS).unwrap_or_default();
     if hosts.len() > HTTP_HOSTS_MAX {
         section.problem(
-            "http_hosts",
+            HTTP_HOSTS.key,
             format!("more than {HTTP_HOSTS_MAX} names"),
             "",
         );
@@ -216,19 +228,12 @@ fn workers(value: Value<'_>) -> Result<Workers, Mistake> {
     {
         return Ok(Workers::Auto);
     }
-    let count = integer(1..=WORKERS_MAX)(value)
-        .ok()
-        .and_then(NonZeroUsize::new);
-    count.map(Workers::Count).ok_or_else(|| {
-        value.expected(&format!(
-            "\"auto\" or a whole number from 1 to {WORKERS_MAX}"
-        ))
-    })
-}
-
-fn buffer(value: Value<'_>) -> Result<usize, Mistake> {
-    let bytes = size_in(BUFFER_BYTES_MIN..=BUFFER_BYTES_MAX)(value)?;
-    usize::try_from(bytes).map_err(|_| Mistake::new("is too large for this machine"))
+    let counts = 1..=WORKERS_MAX;
+    let wanted = format!("\"auto\" or {}", whole_number(&counts));
+    let count = integer(counts)(value).ok().and_then(NonZeroUsize::new);
+    count
+        .map(Workers::Count)
+        .ok_or_else(|| value.expected(&wanted))
 }
 
 #[cfg(test)]
@@ -249,6 +254,7 @@ mod tests {
     /// The size of a buffer stays within what the kernel accepts.
     #[test]
     fn buffers_have_bounds() {
+        let buffer = |value: Value<'_>| RECEIVE_BUFFER.parse(value);
         assert_eq!(read("\"8MiB\"", buffer), Ok(8 << 20));
         assert!(refusal("\"1KiB\"", buffer).contains("must be from 128KiB to 1GiB"));
         assert!(refusal("\"2GiB\"", buffer).contains("must be from 128KiB to 1GiB"));

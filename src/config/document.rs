@@ -7,6 +7,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::definition::SettingTable;
 use super::diagnostics::{closest, quoted};
 use super::handlers::Registry;
 use super::limits::{RECOVERY_BYTES_MAX, ROUTES_MAX, TESTS_MAX};
@@ -117,12 +118,16 @@ fn syntax(source: &SourceFile, error: &toml::de::Error) -> Problem {
     let at = error.span().unwrap_or(end..end);
     let (message, hint) = match error.message() {
         // The parser reports an absent value as an empty string without quotes.
-        message if message.contains("string values must be quoted") => match at.is_empty() {
-            true => ("the value is missing", None),
-            false => (message, Some("put it between quotes")),
-        },
+        message if message.contains("string values must be quoted") => {
+            if at.is_empty() {
+                ("the value is missing", None)
+            } else {
+                (message, Some("put it between quotes"))
+            }
+        }
         message if message.contains("duplicate key") => {
-            let hint = "a key and a table [NAME] can be written once; routes are written [[route]]";
+            let hint =
+                "a key and a table [NAME] can be written only once; write [[route]] for each route";
             (message, Some(hint))
         }
         message => (message, None),
@@ -136,11 +141,10 @@ fn read_daemon(document: &DeTable<'_>, problems: &mut Problems) -> Daemon {
     };
     let DeValue::Table(table) = value.get_ref() else {
         let problem = Problem::error(value.span(), "`daemon` is not a table");
-        problems.push(problem.hint("write [daemon] once, and its keys below"));
+        problems.push(problem.hint("write [daemon] once, with its keys below it"));
         return Daemon::default();
     };
-    let keys = daemon::KEYS.iter().copied();
-    let mut section = Section::new("[daemon]", table, value.span(), keys, problems);
+    let mut section = Section::new("[daemon]", table, value.span(), daemon::SETTINGS, problems);
     let daemon = Daemon::read(&mut section);
     section.finish();
     daemon
@@ -175,7 +179,10 @@ fn read_routes(
         }
         Some((_, DeValue::Array(tables))) => tables,
         Some((at, DeValue::Table(_))) => {
-            let problem = Problem::error(at, "a route is one of several: its brackets are double");
+            let problem = Problem::error(
+                at,
+                "a route is an element of a list, so it needs double brackets",
+            );
             problems.push(problem.hint("write [[route]]"));
             return Vec::new();
         }
@@ -206,8 +213,7 @@ fn read_route(
         problems.push(Problem::error(value.span(), "a route is a table").hint(MINIMAL));
         return None;
     };
-    let keys = route::KEYS.iter().copied();
-    let mut section = Section::new("[[route]]", table, value.span(), keys, problems);
+    let mut section = Section::new("[[route]]", table, value.span(), route::SETTINGS, problems);
     let draft = route::read(&mut section, handlers);
     section.finish();
     draft
@@ -218,9 +224,10 @@ fn read_tests(document: &DeTable<'_>, problems: &mut Problems) -> Vec<test::Test
         return Vec::new();
     };
     let DeValue::Array(tables) = value.get_ref() else {
-        let message = match value.get_ref().is_table() {
-            true => "a test is one of several: its brackets are double",
-            false => "`test` is not a list of tables",
+        let message = if value.get_ref().is_table() {
+            "a test is an element of a list, so it needs double brackets"
+        } else {
+            "`test` is not a list of tables"
         };
         problems.push(Problem::error(value.span(), message).hint("write [[test]]"));
         return Vec::new();
@@ -242,12 +249,11 @@ fn read_test(value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Option<te
     let DeValue::Table(table) = value.get_ref() else {
         problems.push(
             Problem::error(value.span(), "a test is a table")
-                .hint("write [[test]], and its keys below"),
+                .hint("write [[test]], with its keys below it"),
         );
         return None;
     };
-    let keys = test::KEYS.iter().copied();
-    let mut section = Section::new("[[test]]", table, value.span(), keys, problems);
+    let mut section = Section::new("[[test]]", table, value.span(), test::SETTINGS, problems);
     let draft = test::read(&mut section);
     section.finish();
     draft
@@ -261,9 +267,10 @@ fn check_tables(document: &DeTable<'_>, problems: &mut Problems) {
             continue;
         }
         let is_table = value.get_ref().is_table();
-        let message = match is_table || value.get_ref().is_array() {
-            true => format!("there is no table {}", quoted(name)),
-            false => format!("the key {} is in no table", quoted(name)),
+        let message = if is_table || value.get_ref().is_array() {
+            format!("there is no table {}", quoted(name))
+        } else {
+            format!("the key {} is in no table", quoted(name))
         };
         let problem = Problem::error(key.span(), message);
         problems.push(problem.hint(belongs(name, value.get_ref())));
@@ -272,16 +279,20 @@ fn check_tables(document: &DeTable<'_>, problems: &mut Problems) {
 
 fn belongs(name: &str, value: &DeValue<'_>) -> String {
     let tables = "the tables are [daemon], [[route]], [handler.NAME] and [[test]]";
-    if !value.is_table() && daemon::KEYS.contains(&name) {
+    if !value.is_table() && has_key(daemon::SETTINGS, name) {
         return format!("`{name}` belongs below [daemon]");
     }
-    if !value.is_table() && route::KEYS.contains(&name) {
+    if !value.is_table() && has_key(route::SETTINGS, name) {
         return format!("`{name}` belongs below a [[route]]");
     }
     match meant(name) {
         Some(meant) => format!("did you mean {meant}? {tables}"),
         None => tables.to_owned(),
     }
+}
+
+fn has_key(settings: SettingTable, name: &str) -> bool {
+    settings.iter().any(|setting| setting.key() == name)
 }
 
 /// Returns the table that was probably meant, in the notation of the file.

@@ -1,39 +1,44 @@
 //! The key `expect_every` of a route: how long the route, or a part of its sources, may be silent before an alarm is
 //! raised.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::definition::Form;
 use super::destination::Destination;
 use super::diagnostics::quoted;
 use super::limits::{DURATION_DAYS_MAX, EXPECTATIONS_MAX};
 use super::problem::Problem;
 use super::section::Section;
-use super::setting::Form;
+use super::setting::{Optional, Setting};
 use super::source::Placed;
 use super::value::{duration_in, is_v4, source_of};
 
-/// The name of the key.
-const KEY: &str = "expect_every";
+/// The definition of the key.
+pub(super) const EXPECT_EVERY: Setting<Duration, Optional> =
+    Setting::custom("expect_every", FORM, |value| duration_in(EVERY)(value))
+        .optional("none")
+        .meaning(
+            "longest silence before an alarm is raised; as a table, the longest silence of each prefix of sources",
+        );
 
-/// The accepted values of the key.
-pub(super) const FORM: Form = Form::OneOf(&[
-    EVERY,
+const FORM: Form = Form::OneOf(&[
+    DURATION_FORM,
     Form::Map {
         key: "\"PREFIX\"",
-        value: &EVERY,
+        value: &DURATION_FORM,
     },
 ]);
 
-const EVERY: Form = Form::Duration {
-    min: "1s",
-    max: "365d",
-};
+const DURATION_FORM: Form = Form::duration(EVERY);
 
-/// The shortest period. Below a second, a full queue or a busy machine would be reported as silence.
-const EVERY_MIN: Duration = Duration::from_secs(1);
-const EVERY_MAX: Duration = Duration::from_secs(DURATION_DAYS_MAX * 86_400);
+/// The periods that can be expected. Below a second, a full queue or a busy machine would be reported as silence.
+const EVERY: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(DURATION_DAYS_MAX * 86_400);
+
+const KEY: &str = EXPECT_EVERY.key;
 
 /// Traffic whose absence raises an alarm.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,12 +55,11 @@ pub(super) fn read(
     destinations: &[Placed<Destination>],
     sources: &[Placed<IpNet>],
 ) -> Vec<Expectation> {
-    let duration = duration_in(EVERY_MIN..=EVERY_MAX);
-    let Some(value) = section.raw(KEY) else {
+    let Some(value) = section.raw(&EXPECT_EVERY) else {
         return Vec::new();
     };
     if !value.is_table() {
-        let every = section.optional(KEY, duration);
+        let every = section.find(&EXPECT_EVERY);
         return every
             .map(|every| Expectation {
                 source: None,
@@ -64,7 +68,7 @@ pub(super) fn read(
             .into_iter()
             .collect();
     }
-    let entries = section.entries(KEY);
+    let entries = section.entries(&EXPECT_EVERY);
     if entries.len() > EXPECTATIONS_MAX {
         let message = format!("more than {EXPECTATIONS_MAX} prefixes on one route");
         section.problem(KEY, message, "write shorter prefixes, or divide the route");
@@ -79,7 +83,7 @@ pub(super) fn read(
     }
     let mut read: Vec<(Placed<IpNet>, Duration)> = Vec::with_capacity(entries.len());
     for (prefix, value) in entries {
-        let every = section.parse(KEY, value, &duration);
+        let every = section.parse(&EXPECT_EVERY, value);
         let source = match source_of(prefix.value) {
             Ok(source) => Placed {
                 value: source,
@@ -123,10 +127,10 @@ fn check(
     {
         let family = if is_v4(&net) { "IPv4" } else { "IPv6" };
         let message =
-            format!("`{KEY}`: no `destination` is {family}, so nothing comes from {shown} here");
+            format!("`{KEY}`: no `destination` is {family}, so no datagram from {shown} can match");
         let other = destinations
             .first()
-            .map(|first| (first.at.clone(), "of the other family"));
+            .map(|first| (first.at.clone(), "is of the other family"));
         Problem {
             other: other.map(|(at, label)| (at, label.to_owned())),
             ..Problem::error(expected.at.clone(), message)
@@ -137,8 +141,8 @@ fn check(
     {
         let message = format!("`{KEY}`: {shown} does not lie within the route's `source`");
         Problem::error(expected.at.clone(), message)
-            .and_at(first.at.clone(), "only these are taken")
-            .hint("name a part of what `source` names, or add it there")
+            .and_at(first.at.clone(), "only these sources match")
+            .hint("write a prefix within `source`, or add this one to `source`")
     } else {
         return;
     };

@@ -89,7 +89,7 @@ impl<'k> Registry<'k> {
         let Some(root) = root else { return registry };
         let DeValue::Table(tables) = root.get_ref() else {
             let problem = Problem::error(root.span(), "`handler` is not a table of handlers");
-            problems.push(problem.hint("a handler is written [handler.NAME]"));
+            problems.push(problem.hint("write a table [handler.NAME] for each handler"));
             return registry;
         };
         if tables.len() > HANDLERS_MAX {
@@ -115,9 +115,7 @@ impl<'k> Registry<'k> {
     ) {
         let DeValue::Table(table) = value.get_ref() else {
             let problem = Problem::error(name.at, lone_key(name.value));
-            problems.push(
-                problem.hint("a handler is written [handler.NAME], its kind = \"...\" below"),
-            );
+            problems.push(problem.hint("write a table [handler.NAME] with kind = \"...\" in it"));
             return;
         };
         if let Err(mistake) = check_name(name.value) {
@@ -143,21 +141,19 @@ impl<'k> Registry<'k> {
         let Some(kind) = self.kind_of(&title, table, &at, problems) else {
             return None; // Which keys it may have is unknown without its kind.
         };
-        let keys = kind.settings.iter().map(|setting| setting.key);
-        let keys = std::iter::once("kind").chain(keys);
         let before = problems.errors();
-        let mut section = Section::new(title, table, at.clone(), keys, problems);
+        let section = Section::new(title, table, at.clone(), kind.settings, problems);
+        let mut section = section.with_first_key("kind");
         let spec = (kind.read)(&mut section);
         section.finish();
         if spec.is_none() && problems.errors() == before {
             problems.push(unexplained(kind, at.clone()));
         }
-        let (name, text) = (name.value.to_owned(), canonical::text(table));
         Some(NamedHandler {
-            name,
+            name: name.value.to_owned(),
             kind,
             spec: Arc::from(spec?),
-            text,
+            text: canonical::text(table),
             is_retired: false,
         })
     }
@@ -345,9 +341,9 @@ fn implicit(kind: Kind, at: &Range<usize>, problems: &mut Problems) -> Option<Na
         return None;
     }
     let empty = DeTable::new();
-    let keys = kind.settings.iter().map(|setting| setting.key);
     let mut found = Problems::new(problems.source().clone());
-    let mut section = Section::new(quoted(kind.name), &empty, at.clone(), keys, &mut found);
+    let name = quoted(kind.name);
+    let mut section = Section::new(name, &empty, at.clone(), kind.settings, &mut found);
     let spec = (kind.read)(&mut section);
     if let Some(problem) = found.iter().next() {
         let message = format!("`handler`: {}", problem.message);
@@ -355,12 +351,11 @@ fn implicit(kind: Kind, at: &Range<usize>, problems: &mut Problems) -> Option<Na
     } else if spec.is_none() {
         problems.push(unexplained(kind, at.clone()));
     }
-    let (name, text) = (kind.name.to_owned(), format!("kind = \"{}\"", kind.name));
     Some(NamedHandler {
-        name,
+        name: kind.name.to_owned(),
         kind,
         spec: Arc::from(spec?),
-        text,
+        text: format!("kind = \"{}\"", kind.name),
         is_retired: false,
     })
 }
@@ -371,7 +366,7 @@ fn unexplained(kind: Kind, at: Range<usize>) -> Problem {
     Problem::error(
         at,
         format!(
-            "the kind {} refuses this and does not say why",
+            "the kind {} rejects these settings without a reason, which is a bug of the kind",
             quoted(kind.name)
         ),
     )

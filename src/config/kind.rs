@@ -6,8 +6,10 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+pub use super::definition::{AnySetting, DefaultText, Form, SettingTable};
+pub use super::interface::InterfaceRef;
 use super::section::Section;
-pub use super::setting::{Form, Setting};
+pub use super::setting::{Capped, Fixed, ListSetting, Optional, Required, Setting};
 pub use super::upstream::{MonitorSettings, Upstream};
 use crate::datagram::Datagram;
 use crate::dispatch::handler::Handler;
@@ -22,7 +24,7 @@ pub struct Kind {
     /// What handlers of this kind do, in one line.
     pub summary: &'static str,
     /// The keys of a `[handler.NAME]` table of this kind besides `kind`.
-    pub settings: &'static [Setting],
+    pub settings: SettingTable,
     /// A complete example configuration that uses the kind. Tests parse it.
     pub example: &'static str,
     /// Reads the settings. Reports problems to the section, and returns `None` if no handler can be built.
@@ -39,7 +41,7 @@ impl Kind {
     /// Returns the keys that a handler of this kind must have.
     pub fn required(&self) -> impl Iterator<Item = &'static str> {
         let required = self.settings.iter().filter(|setting| setting.is_required());
-        required.map(|setting| setting.key)
+        required.map(|setting| setting.key())
     }
 }
 

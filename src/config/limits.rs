@@ -49,6 +49,37 @@ pub const MATCH_ROWS_MAX: usize = 262_144;
 /// 1.3 GB.
 pub const COMPILED_ROWS_MAX: usize = 2_097_152;
 
+/// Number of upstreams of one `forward` handler. Each of them takes a socket in every worker.
+pub const UPSTREAMS_MAX: usize = 1_024;
+const _: () = assert!(
+    UPSTREAMS_MAX < u16::MAX as usize,
+    "sessions, ports and picks name an upstream of their handler by 16 bits, and u16::MAX is none"
+);
+
+/// Highest weight of an upstream.
+pub const WEIGHT_MAX: u64 = 1_000;
+
+/// Largest denominator of a sample, in datagrams.
+pub const SAMPLE_MAX: u32 = 1_000_000;
+
+/// Number of sessions of one handler, over all workers.
+pub const SESSIONS_MAX: u64 = 1_048_576;
+
+/// Number of sessions times upstreams, if each session may use all upstreams. Each pair takes 8 bytes in every worker.
+pub const LEGS_MAX: u64 = 16 << 20;
+
+/// Highest value of `requests_max` and `replies_max`, in datagrams.
+pub const SESSION_DATAGRAMS_MAX: u64 = 1_000_000;
+
+/// Bytes of the payload that are hashed.
+pub const HASHED_BYTES_MAX: u64 = 1_024;
+
+/// Bytes that a probe sends or expects.
+pub const PROBE_BYTES_MAX: usize = 1_024;
+
+/// Number of consecutive probes that `rise` and `fall` may require.
+pub const STREAK_MAX: u64 = 100;
+
 /// Number of threads that receive.
 pub const WORKERS_MAX: usize = 64;
 

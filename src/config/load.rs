@@ -136,7 +136,7 @@ fn explain(error: &io::Error) -> String {
         ErrorKind::NotFound => "there is no such file".to_owned(),
         ErrorKind::IsADirectory => "this is a directory; name the file in it".to_owned(),
         ErrorKind::PermissionDenied => {
-            "permission denied; which user may read it, `ls -l` tells".to_owned()
+            "permission denied; `ls -l` shows which user may read it".to_owned()
         }
         ErrorKind::Other => error.to_string(),
         _ if error.raw_os_error() == Some(libc::ENXIO) => {

@@ -14,12 +14,13 @@
 //! Reading order: `document.rs` parses the file, `section.rs` reads one table, and `value/` reads one value.
 //! `route.rs`, `handlers.rs`, `daemon.rs` and `test.rs` define what the tables mean, and `route_checks.rs` compares
 //! routes. `problem.rs` and `render.rs` report problems. `canonical.rs` decides which tables have equal meaning.
-//! `setting.rs` defines the accepted keys and values, for the help and, through `schema.rs`, for editors. The kinds of
-//! handlers are passed in: this room knows none by name.
+//! `setting.rs` defines keys: their values, defaults and meanings. The help and, through `schema.rs`, editors see them
+//! as `definition.rs` describes. The kinds of handlers are passed in: this room knows none by name.
 
 pub mod canonical;
 mod configuration;
 pub mod daemon;
+pub mod definition;
 pub mod destination;
 pub mod diagnostics;
 mod document;
@@ -33,7 +34,7 @@ pub mod problem;
 mod render;
 pub mod route;
 mod route_checks;
-mod schema;
+pub mod schema;
 pub mod section;
 pub mod setting;
 pub mod source;

@@ -149,7 +149,7 @@ impl Problems {
     }
 
     /// Returns whether a problem with exactly this byte range was kept.
-    pub(super) fn tell_of(&self, at: &Range<usize>) -> bool {
+    pub(super) fn has_problem_at(&self, at: &Range<usize>) -> bool {
         self.kept.iter().any(|problem| problem.at == *at)
     }
 

@@ -8,72 +8,82 @@ use std::ops::Range;
 
 use ipnet::IpNet;
 
+use super::definition::{Form, SettingTable};
 use super::destination::Destination;
 use super::diagnostics::Mistake;
-use super::expectation;
 pub use super::expectation::Expectation;
+use super::expectation::{self, EXPECT_EVERY};
 use super::handlers::{Registry, check_name};
 use super::interface::InterfaceRef;
 use super::problem::Problem;
 use super::section::Section;
-use super::setting::{self, Form, Setting};
+use super::setting::{ListSetting, Optional, Required, Setting};
 use super::source::Placed;
-use super::value::{Value, boolean, interface, is_v4, parsed, placed, source_of, string};
+use super::value::{Value, interface, is_v4, parsed, placed, source_of, string};
 use crate::dispatch::handler::HandlerId;
 
-/// The keys of a `[[route]]` table, for the section and for hints.
-pub(super) const KEYS: &[&str] = &setting::keys(&SETTINGS);
-
 /// The definition of each key of a `[[route]]` table.
-pub(super) const SETTINGS: [Setting; 7] = [
-    Setting {
-        key: "name",
-        form: Form::Text("letters, digits, hyphens and underscores"),
-        default: "made from the destination",
-        meaning: "its name in the ledger and in messages",
-    },
-    Setting {
-        key: "destination",
-        form: Form::List(&Form::Text(
-            r#""ADDRESS:PORT", "PREFIX:PORT" or "ADDRESS:PORT-PORT""#,
-        )),
-        default: "required",
-        meaning: "where datagrams are sent to, such as 127.0.0.1:1234, 192.0.2.0/24:5000-5010, [2001:db8::/32]:53, \
-                  0.0.0.0:53 or 239.1.2.3:5000; the most specific route takes a datagram",
-    },
-    Setting {
-        key: "interface",
-        form: Form::Text("name or address of an interface"),
-        default: "any",
-        meaning: "only what arrives there; a group is joined there",
-    },
-    Setting {
-        key: "source",
-        form: Form::List(&Form::Text("address or prefix")),
-        default: "any",
-        meaning: "only what comes from there; on a group, host addresses alone make the join source-specific",
-    },
-    Setting {
-        key: "share",
-        form: Form::Boolean,
-        default: "false",
-        meaning: "other programs may bind this port too",
-    },
-    Setting {
-        key: "handler",
-        form: Form::List(&Form::Text(
-            "name of a handler, or of a kind that needs no settings",
-        )),
-        default: "required",
-        meaning: "who gets each datagram; several get it in this order",
-    },
-    Setting {
-        key: "expect_every",
-        form: expectation::FORM,
-        default: "none",
-        meaning: "an alarm is raised when nothing comes for longer; as a table, when nothing comes from a prefix",
-    },
+pub(super) const SETTINGS: SettingTable = &[
+    &NAME,
+    &DESTINATION,
+    &INTERFACE,
+    &SOURCE,
+    &SHARE,
+    &HANDLER,
+    &EXPECT_EVERY,
 ];
+
+const NAME: Setting<Placed<String>, Optional> = Setting::custom(
+    "name",
+    Form::Text("letters, digits, hyphens and underscores"),
+    |value| placed(name)(value),
+)
+.optional("made from the destination")
+.meaning("name of the route in the ledger and in messages");
+
+const DESTINATION: ListSetting<Placed<Destination>, Required> = Setting::custom(
+    "destination",
+    Form::Text(r#""ADDRESS:PORT", "PREFIX:PORT" or "ADDRESS:PORT-PORT""#),
+    |value| placed(parsed("a destination such as \"127.0.0.1:1234\""))(value),
+)
+.required()
+.meaning(
+    "addresses and ports that datagrams are sent to, such as 127.0.0.1:1234, 192.0.2.0/24:5000-5010, [2001:db8::/32]:53, \
+     0.0.0.0:53 or 239.1.2.3:5000; the most specific route takes a datagram",
+)
+.list();
+
+const INTERFACE: Setting<Placed<InterfaceRef>, Optional> = Setting::custom(
+    "interface",
+    Form::Text("name or address of an interface"),
+    |value| placed(interface)(value),
+)
+.optional("any")
+.meaning("the only interface on which datagrams are accepted; a group is joined there");
+
+const SOURCE: ListSetting<Placed<IpNet>, Optional> = Setting::custom(
+    "source",
+    Form::Text("address or prefix"),
+    |value| placed(source)(value),
+)
+.optional("any")
+.meaning(
+    "the only sources that are accepted; for a group, host addresses alone make the join source-specific",
+)
+.list();
+
+const SHARE: Setting<bool> = Setting::boolean("share")
+    .default(false)
+    .meaning("whether other programs may bind this port too");
+
+const HANDLER: ListSetting<Placed<String>, Required> = Setting::custom(
+    "handler",
+    Form::Text("name of a handler, or of a kind that needs no settings"),
+    |value| placed(string)(value),
+)
+.required()
+.meaning("handlers of each datagram; of a list, each handler gets it, in this order")
+.list();
 
 /// Destinations whose datagrams are given to the same handlers.
 #[derive(Debug, Clone)]
@@ -109,12 +119,11 @@ pub(super) struct RouteDraft {
 
 /// Reads one route. Every key is read before the route is rejected, so that all problems are reported.
 pub(super) fn read(section: &mut Section<'_>, handlers: &mut Registry<'_>) -> Option<RouteDraft> {
-    let name = section.optional("name", placed(name));
-    let destination = parsed::<Destination>("a destination such as \"127.0.0.1:1234\"");
-    let destinations = section.required_list("destination", placed(destination));
-    let interface = section.optional("interface", placed(interface));
-    let sources = section.optional_list("source", placed(source));
-    let share = section.or("share", boolean, false);
+    let name = section.find(&NAME);
+    let destinations = section.require_list(&DESTINATION);
+    let interface = section.find(&INTERFACE);
+    let sources = section.find_list(&SOURCE);
+    let share = section.get(&SHARE);
     let handlers = read_handlers(section, handlers);
 
     let destinations = destinations?;
@@ -122,8 +131,9 @@ pub(super) fn read(section: &mut Section<'_>, handlers: &mut Registry<'_>) -> Op
         check_link_local(section, destination);
     }
     // Without its wrong source or interface, the route could seem to be equal to another one.
-    if section.has("source") && sources.is_none() || section.has("interface") && interface.is_none()
-    {
+    let is_source_wrong = section.has(SOURCE.key) && sources.is_none();
+    let is_interface_wrong = section.has(INTERFACE.key) && interface.is_none();
+    if is_source_wrong || is_interface_wrong {
         return None;
     }
     let sources = sources.unwrap_or_default();
@@ -146,7 +156,7 @@ pub(super) fn read(section: &mut Section<'_>, handlers: &mut Registry<'_>) -> Op
 }
 
 fn read_handlers(section: &mut Section<'_>, registry: &mut Registry<'_>) -> Option<Vec<HandlerId>> {
-    let names = section.required_list("handler", placed(string))?;
+    let names = section.require_list(&HANDLER)?;
     let mut ids: Vec<(HandlerId, Range<usize>)> = Vec::with_capacity(names.len());
     for name in &names {
         let Some(id) = section.with_problems(|problems| registry.resolve(name, problems)) else {
@@ -155,7 +165,7 @@ fn read_handlers(section: &mut Section<'_>, registry: &mut Registry<'_>) -> Opti
         if let Some((_, first)) = ids.iter().find(|(other, _)| *other == id) {
             let problem = Problem::error(name.at.clone(), "`handler`: the same handler twice")
                 .and_at(first.clone(), "first here")
-                .hint("it would get each datagram once all the same; leave one out");
+                .hint("a handler gets each datagram only once; leave one out");
             section.report(problem);
             continue;
         }
@@ -165,13 +175,13 @@ fn read_handlers(section: &mut Section<'_>, registry: &mut Registry<'_>) -> Opti
 }
 
 fn check_link_local(section: &mut Section<'_>, destination: &Placed<Destination>) {
-    if destination.value.is_link_local_v6() && !section.has("interface") {
+    if destination.value.is_link_local_v6() && !section.has(INTERFACE.key) {
         let message = format!(
-            "`destination`: {} exists on every link; which interface is meant?",
+            "`destination`: {} is link-local, so it needs an interface",
             destination.value.net.addr()
         );
         let problem = Problem::error(destination.at.clone(), message);
-        section.report(problem.hint("add interface = \"eth0\", or whichever it is"));
+        section.report(problem.hint("add interface = \"eth0\", with the name of the interface"));
     }
 }
 
@@ -197,12 +207,12 @@ fn check_families(
     for v4 in [true, false] {
         if let (Some(destination), None, Some(other)) = (destination(v4), source(v4), source(!v4)) {
             let message = format!(
-                "`destination`: no `source` is {}, so nothing could arrive here",
+                "`destination`: no `source` is {}, so no datagram can match it",
                 family(v4)
             );
             let problem = Problem::error(destination.at.clone(), message)
                 .and_at(other.at.clone(), format!("{} only", family(!v4)));
-            section.report(problem.hint("make it a route of its own"));
+            section.report(problem.hint("move it to a route of its own"));
         }
     }
 }

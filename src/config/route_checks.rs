@@ -91,10 +91,10 @@ fn check_listeners(drafts: &[RouteDraft], problems: &mut Problems) {
                 .add(value.ports);
             listeners += new.into_iter().map(PortSpan::count).sum::<usize>();
             if listeners > LISTENERS_MAX {
-                let message = format!("more than {LISTENERS_MAX} sockets are asked for");
+                let message = format!("more than {LISTENERS_MAX} sockets are needed");
                 let problem = Problem::error(at.clone(), message)
                     .label(format!("{} here", ports(value.ports)))
-                    .hint("each address and each port takes a socket; narrow the ports,\nor replace many addresses by their prefix");
+                    .hint("each address with each port needs a socket; write fewer ports,\nor replace many addresses by their prefix");
                 problems.push(problem);
                 return;
             }

@@ -5,14 +5,24 @@
 use serde_json::{Map, Value, json};
 use toml::de::{DeTable, DeValue};
 
+use super::definition::{AnySetting, DefaultText, Form, SettingTable};
 use super::kind::Kind;
 use super::limits::NAME_BYTES_MAX;
-use super::setting::{Form, Setting};
 use super::{daemon, route, test};
+
+/// Returns the tables whose keys do not depend on the kinds of handlers, each with its name and its settings.
+pub fn tables() -> [(&'static str, SettingTable); 3] {
+    [
+        ("daemon", daemon::SETTINGS),
+        ("route", route::SETTINGS),
+        ("test", test::SETTINGS),
+    ]
+}
 
 /// Returns the schema of files that may use these kinds of handlers.
 pub fn schema(kinds: &[Kind]) -> Value {
     let name = format!("^[A-Za-z0-9_-]{{1,{NAME_BYTES_MAX}}}$");
+    let [daemon, route, test] = tables().map(|(_, settings)| table(settings));
     json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "udispatch",
@@ -20,17 +30,17 @@ pub fn schema(kinds: &[Kind]) -> Value {
         "required": ["route"],
         "additionalProperties": false,
         "properties": {
-            "daemon": described(table(&daemon::SETTINGS), "what holds for the whole process"),
+            "daemon": described(daemon, "settings of the whole process"),
             "route": {
-                "description": "destinations that are handled alike",
+                "description": "destinations whose datagrams go to the same handlers",
                 "type": "array",
                 "minItems": 1,
-                "items": table(&route::SETTINGS),
+                "items": route,
             },
             "test": {
-                "description": "datagrams, and what must become of them; run by `check` and before every reload",
+                "description": "test datagrams and what must become of them; `check` and every reload run the tests",
                 "type": "array",
-                "items": table(&test::SETTINGS),
+                "items": test,
             },
             "handler": {
                 "description": "handlers, by name",
@@ -53,25 +63,41 @@ fn handler(kind: &Kind) -> Value {
     schema
 }
 
-fn table(settings: &[Setting]) -> Value {
-    let required: Vec<&str> = settings
+fn table(settings: SettingTable) -> Value {
+    let required = settings.iter().filter(|setting| setting.is_required());
+    let required: Vec<&str> = required.map(|setting| setting.key()).collect();
+    let properties = settings
         .iter()
-        .filter(|setting| setting.is_required())
-        .map(|one| one.key)
-        .collect();
-    let properties: Map<String, Value> = settings
-        .iter()
-        .map(|setting| (setting.key.to_owned(), property(setting)))
-        .collect();
+        .map(|setting| (setting.key().to_owned(), property(*setting)));
+    let properties: Map<String, Value> = properties.collect();
     json!({ "type": "object", "additionalProperties": false, "required": required, "properties": properties })
 }
 
-fn property(setting: &Setting) -> Value {
-    let mut schema = described(form(&setting.form), setting.meaning);
-    if let Some(default) = literal(setting.default) {
+fn property(setting: &dyn AnySetting) -> Value {
+    let element = form(setting.form());
+    let schema = if setting.is_list() {
+        let list = json!({ "type": "array", "minItems": 1, "items": element });
+        any_of(vec![element, list])
+    } else {
+        element
+    };
+    let mut schema = described(schema, &description(setting));
+    if let DefaultText::Value(text) = setting.default_text()
+        && let Some(default) = literal(&text)
+    {
         schema["default"] = default;
     }
     schema
+}
+
+/// Returns the meaning of a key, with the bounds that a schema cannot express because their values are text.
+fn description(setting: &dyn AnySetting) -> String {
+    match setting.form() {
+        Form::Duration { .. } | Form::DurationOrZero { .. } | Form::Size { .. } => {
+            format!("{} ({})", setting.meaning(), setting.values())
+        }
+        _ => setting.meaning().to_owned(),
+    }
 }
 
 fn described(mut schema: Value, description: &str) -> Value {
@@ -85,13 +111,15 @@ fn form(form: &Form) -> Value {
         Form::Boolean => json!({ "type": "boolean" }),
         Form::False => json!({ "const": false }),
         Form::Integer { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
-        Form::Duration { .. } => json!({ "type": "string", "pattern": "^[0-9]+(us|ms|s|m|h|d)$" }),
-        Form::Size { .. } => any_of(vec![
+        Form::Duration { .. } | Form::DurationOrZero { .. } => {
+            json!({ "type": "string", "pattern": "^[0-9]+(us|ms|s|m|h|d)$" })
+        }
+        Form::Size { min, max } => any_of(vec![
             json!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" }),
-            json!({ "type": "integer", "minimum": 0 }),
+            json!({ "type": "integer", "minimum": min, "maximum": max }),
         ]),
         Form::Rate => json!({ "type": "string", "pattern": "^[0-9]+/[smh]$" }),
-        Form::Choice(words) => json!({ "enum": words }),
+        Form::Choice(list) => json!({ "enum": list.words() }),
         Form::Table(settings) => table(settings),
         Form::Map { value, .. } => json!({
             "type": "object",
@@ -99,13 +127,6 @@ fn form(form: &Form) -> Value {
             "additionalProperties": false,
             "patternProperties": { "": self::form(value) },
         }),
-        Form::List(element) => {
-            let element = self::form(element);
-            any_of(vec![
-                element.clone(),
-                json!({ "type": "array", "minItems": 1, "items": element }),
-            ])
-        }
         Form::OneOf(forms) => any_of(forms.iter().map(self::form).collect()),
     }
 }
@@ -114,13 +135,11 @@ fn any_of(schemas: Vec<Value>) -> Value {
     json!({ "anyOf": schemas })
 }
 
-/// Returns a default as JSON if it is written in the notation of the file; `None` if it is a description in words.
+/// Returns a default, which is written in the notation of the file, as JSON; `None` if it is of a type that no
+/// setting has.
 fn literal(text: &str) -> Option<Value> {
     let document = format!("key = {text}");
     let table = DeTable::parse(&document).ok()?;
-    if table.get_ref().len() > 1 {
-        return None;
-    }
     match table.get_ref().get("key")?.get_ref() {
         DeValue::String(text) => Some(json!(text)),
         DeValue::Boolean(value) => Some(json!(value)),
@@ -135,20 +154,12 @@ fn literal(text: &str) -> Option<Value> {
 mod tests {
     use super::*;
 
-    /// A default in the notation of the file is a default for editors too; a sentence is not.
+    /// A default in the notation of the file is a default for editors too.
     #[test]
     fn defaults() {
         assert_eq!(literal("\"8MiB\""), Some(json!("8MiB")));
         assert_eq!(literal("65536"), Some(json!(65_536)));
         assert_eq!(literal("true"), Some(json!(true)));
-        for words in [
-            "received less one",
-            "required",
-            "",
-            "1979-05-27",
-            "3\nb = 4",
-        ] {
-            assert_eq!(literal(words), None, "{words}");
-        }
+        assert_eq!(literal("1979-05-27"), None);
     }
 }

@@ -5,20 +5,32 @@
 //! section is the only interface through which a kind reads its settings:
 //!
 //! ```
-//! use udispatch::config::kind::HandlerSpec;
-//! use udispatch::config::section::Section;
-//! use udispatch::config::value;
+//! use std::time::Duration;
 //!
-//! # fn spec(_: Vec<udispatch::config::kind::Upstream>, _: bool, _: Option<std::time::Duration>)
-//! #     -> Option<Box<dyn HandlerSpec>> { None }
+//! use udispatch::prelude::*;
+//!
+//! const NAMES: ListSetting<String, Required> =
+//!     Setting::custom("names", Form::Text("text"), value::nonempty_string)
+//!         .required()
+//!         .meaning("the names to look for")
+//!         .list();
+//! const PICK_ALL: Setting<bool> = Setting::choice("pick", &[("all", true), ("random", false)])
+//!     .default(true)
+//!     .meaning("how many of them must be found");
+//! const IDLE: Setting<Duration, Optional> =
+//!     Setting::duration("idle", Duration::from_secs(1)..=Duration::from_secs(60))
+//!         .optional("never")
+//!         .meaning("time after which a client is forgotten");
+//!
+//! # fn spec(_: Vec<String>, _: bool, _: Option<Duration>) -> Option<Box<dyn HandlerSpec>> { None }
 //! fn read(section: &mut Section<'_>) -> Option<Box<dyn HandlerSpec>> {
-//!     let upstreams = section.required_list("upstreams", value::upstream);
-//!     let all = section.or("pick", value::choice(&[("all", true), ("random", false)]), true);
-//!     let idle = section.optional("idle", value::duration);
-//!     if all && section.has("idle") {
-//!         section.problem("idle", "makes no sense with pick = \"all\"", "leave it out");
+//!     let names = section.require_list(&NAMES);
+//!     let all = section.get(&PICK_ALL);
+//!     let idle = section.find(&IDLE);
+//!     if all && section.has(IDLE.key) {
+//!         section.problem(IDLE.key, "makes no sense with pick = \"all\"", "leave it out");
 //!     }
-//!     spec(upstreams?, all, idle) // `?` only after every key was read
+//!     spec(names?, all, idle) // `?` only after every key was read
 //! }
 //! ```
 
@@ -28,9 +40,10 @@ use std::path::Path;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::canonical;
+use super::definition::{AnySetting, SettingTable};
 use super::diagnostics::{Mistake, closest, did_you_mean, listed, quoted};
 use super::problem::{Problem, Problems};
-use super::setting::Setting;
+use super::setting::{Capped, Fixed, ListSetting, MayBeAbsent, Required, Setting};
 use super::source::Placed;
 use super::value::Value;
 
@@ -41,146 +54,160 @@ pub struct Section<'a> {
     name: String,
     table: &'a DeTable<'a>,
     at: Range<usize>,
-    keys: Vec<&'a str>,
+    keys: Vec<&'static str>,
+    /// Former names of keys, each with the current name.
+    former_keys: Vec<(&'static str, &'static str)>,
     problems: &'a mut Problems,
 }
 
-/// Former names of keys, each with the current name. A file may still use the former name.
-const FORMER_NAMES: [(&str, &str); 1] = [("session_probation", "session_unreplied")];
-
 impl<'a> Section<'a> {
-    /// Begins to read the table `name` at the byte range `at`, which may have these keys and no others.
+    /// Begins to read the table `name` at the byte range `at`, which may have the keys of these settings and no others.
     pub(super) fn new(
         name: impl Into<String>,
         table: &'a DeTable<'a>,
         at: Range<usize>,
-        keys: impl IntoIterator<Item = &'a str>,
+        settings: SettingTable,
         problems: &'a mut Problems,
     ) -> Section<'a> {
+        let former = settings
+            .iter()
+            .filter_map(|setting| Some((setting.former_key()?, setting.key())));
         Section {
             name: name.into(),
             table,
             at,
-            keys: keys.into_iter().collect(),
+            keys: settings.iter().map(|setting| setting.key()).collect(),
+            former_keys: former.collect(),
             problems,
         }
     }
 
-    /// Returns the value of a key that may be absent. `None` also follows a bad value, which is reported;
-    /// [`Section::has`] distinguishes the two.
-    pub fn optional<T>(
-        &mut self,
-        key: &str,
-        parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
-    ) -> Option<T> {
-        let value = self.value(key)?;
-        let parsed = parser(value);
-        self.keep(key, value.at(), parsed)
+    /// Says that the table may also have a key that has been read before. The key is presented as the first one.
+    pub(super) fn with_first_key(mut self, key: &'static str) -> Section<'a> {
+        self.keys.insert(0, key);
+        self
     }
 
-    /// Returns the value of a key, or `default` if the key is absent or has a bad value, which is reported.
-    pub fn or<T>(
-        &mut self,
-        key: &str,
-        parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
-        default: T,
-    ) -> T {
-        self.optional(key, parser).unwrap_or(default)
+    /// Returns the value of a key, or its default if the key is absent or has a bad value, which is reported.
+    pub fn get<T: Copy>(&mut self, setting: &Setting<T, Fixed<T>>) -> T {
+        self.find(setting).unwrap_or(setting.default_value())
+    }
+
+    /// Returns the value of a key, or its default if the key is absent or has a bad value, which is reported. `other`
+    /// is the value of the key that the default does not exceed.
+    pub fn get_capped<T: Copy + Ord>(&mut self, setting: &Setting<T, Capped<T>>, other: T) -> T {
+        self.find(setting).unwrap_or(setting.default_value(other))
+    }
+
+    /// Returns the value of a key if it is present. `None` also follows a bad value, which is reported;
+    /// [`Section::has`] distinguishes the two.
+    pub fn find<T, D: MayBeAbsent>(&mut self, setting: &Setting<T, D>) -> Option<T> {
+        self.read(setting)
+    }
+
+    /// Returns the value of a key and its place in the file if the key is present. `None` also follows a bad value,
+    /// which is reported.
+    pub fn find_placed<T, D: MayBeAbsent>(&mut self, setting: &Setting<T, D>) -> Option<Placed<T>> {
+        let value = self.value(setting.key)?;
+        let at = value.at();
+        self.parse(setting, value).map(|value| Placed { value, at })
     }
 
     /// Returns the value of a key that must be present. Reports a key that is absent or has a bad value.
-    pub fn required<T>(
-        &mut self,
-        key: &str,
-        parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
-    ) -> Option<T> {
-        self.require(key);
-        self.optional(key, parser)
+    pub fn require<T>(&mut self, setting: &Setting<T, Required>) -> Option<T> {
+        self.report_absent(setting.key);
+        self.read(setting)
     }
 
     /// Returns the values of a key that holds one value or a list. `None` means that the key is absent or that a bad
     /// element or an empty list was reported.
-    pub fn optional_list<T>(
-        &mut self,
-        key: &str,
-        parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
-    ) -> Option<Vec<T>> {
-        let values = self.values(key)?;
+    pub fn find_list<T, D: MayBeAbsent>(&mut self, setting: &ListSetting<T, D>) -> Option<Vec<T>> {
+        self.read_list(setting)
+    }
+
+    fn read_list<T, D>(&mut self, setting: &ListSetting<T, D>) -> Option<Vec<T>> {
+        let values = self.values(setting)?;
         let mut list = Vec::with_capacity(values.len());
         let count = values.len();
         for value in values {
-            let parsed = parser(value);
-            list.extend(self.keep(key, value.at(), parsed));
+            list.extend(self.parse(setting.element(), value));
         }
         (list.len() == count).then_some(list)
     }
 
     /// Returns the values of a key that holds one value or a list and must be present. `None` means that a problem
     /// was reported.
-    pub fn required_list<T>(
-        &mut self,
-        key: &str,
-        parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
-    ) -> Option<Vec<T>> {
-        self.require(key);
-        self.optional_list(key, parser)
+    pub fn require_list<T>(&mut self, setting: &ListSetting<T, Required>) -> Option<Vec<T>> {
+        self.report_absent(setting.key);
+        self.read_list(setting)
     }
 
     /// Returns the unread values of a key: the elements of its list, or its single value. This is for lists whose
     /// elements may be tables; see [`Section::table`]. An empty list is reported.
-    pub fn values(&mut self, key: &str) -> Option<Vec<Value<'a>>> {
-        let value = self.value(key)?;
+    pub fn values<T, D>(&mut self, setting: &ListSetting<T, D>) -> Option<Vec<Value<'a>>> {
+        let value = self.value(setting.key)?;
         let DeValue::Array(array) = value.inner() else {
             return Some(vec![value]);
         };
         if array.is_empty() {
             let mistake = Mistake::new("the list is empty").hint("name at least one");
-            self.keep::<()>(key, value.at(), Err(mistake));
+            self.keep::<()>(setting.key, value.at(), Err(mistake));
             return None;
         }
         Some(array.iter().map(Value::new).collect())
     }
 
     /// Returns the unread values of a key as [`Section::values`] does, and reports an absent key.
-    pub fn required_values(&mut self, key: &str) -> Option<Vec<Value<'a>>> {
-        self.require(key);
-        self.values(key)
+    pub fn require_values<T>(
+        &mut self,
+        setting: &ListSetting<T, Required>,
+    ) -> Option<Vec<Value<'a>>> {
+        self.report_absent(setting.key);
+        self.values(setting)
     }
 
     /// Returns the single unread value of a key.
-    pub fn raw(&self, key: &str) -> Option<Value<'a>> {
-        self.value(key)
+    pub fn raw<T, D>(&self, setting: &Setting<T, D>) -> Option<Value<'a>> {
+        self.value(setting.key)
     }
 
-    /// Reads a value that [`Section::values`] or [`Section::raw`] returned for `key`.
-    pub fn parse<T>(
-        &mut self,
-        key: &str,
-        value: Value<'_>,
-        parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
-    ) -> Option<T> {
-        self.keep(key, value.at(), parser(value))
+    /// Returns the single unread value of a key as [`Section::raw`] does, and reports an absent key.
+    pub fn require_raw<T>(&mut self, setting: &Setting<T, Required>) -> Option<Value<'a>> {
+        self.report_absent(setting.key);
+        self.raw(setting)
     }
 
-    /// Reads a table that is the value of `key` or an element of its list. Unknown keys of the inner table are
-    /// reported.
+    /// Reads a value that [`Section::values`] or [`Section::raw`] returned, by the parser of its setting.
+    pub fn parse<T, D>(&mut self, setting: &Setting<T, D>, value: Value<'_>) -> Option<T> {
+        self.keep(setting.key, value.at(), setting.parse(value))
+    }
+
+    /// Returns the result of a check of the value at `key`. Reports a mistake.
+    pub fn accept<T>(&mut self, key: &str, checked: Result<T, Mistake>) -> Option<T> {
+        let at = self.span(key).unwrap_or(self.at());
+        self.keep(key, at, checked)
+    }
+
+    /// Reads a table that is the value of a key or an element of its list. The setting defines the keys of the inner
+    /// table; unknown keys are reported.
     pub fn table<T>(
         &mut self,
-        key: &str,
+        setting: &dyn AnySetting,
         value: Value<'a>,
-        settings: &[Setting],
         read: impl FnOnce(&mut Section<'_>) -> Option<T>,
     ) -> Option<T> {
+        let key = setting.key();
         let DeValue::Table(table) = value.inner() else {
             return self.keep(key, value.at(), Err(value.expected("a table")));
         };
-        let mut section = Section {
-            name: format!("`{key}` of {}", self.name),
+        let name = format!("`{key}` of {}", self.name);
+        let mut section = Section::new(
+            name,
             table,
-            at: value.at(),
-            keys: settings.iter().map(|setting| setting.key).collect(),
-            problems: &mut *self.problems,
-        };
+            value.at(),
+            setting.inner(),
+            &mut *self.problems,
+        );
         let result = read(&mut section);
         section.finish();
         result
@@ -188,8 +215,12 @@ impl<'a> Section<'a> {
 
     /// Returns the unread entries of the table at a key, in the order of the file. This is for tables with arbitrary
     /// keys. The result is empty if there is no table.
-    pub(super) fn entries(&self, key: &str) -> Vec<(Placed<&'a str>, Value<'a>)> {
-        let Some(DeValue::Table(table)) = self.value(key).map(|value| value.inner()) else {
+    pub(super) fn entries<T, D>(
+        &self,
+        setting: &Setting<T, D>,
+    ) -> Vec<(Placed<&'a str>, Value<'a>)> {
+        let value = self.value(setting.key).map(|value| value.inner());
+        let Some(DeValue::Table(table)) = value else {
             return Vec::new();
         };
         let entry = |(key, value): (&'a toml::Spanned<_>, _)| {
@@ -235,7 +266,10 @@ impl<'a> Section<'a> {
     /// Reports a problem with a key at its value, or at the table if the key is absent. An empty `hint` means no
     /// hint. Nothing is reported for a value that already has a problem.
     pub fn problem(&mut self, key: &str, message: impl Into<String>, hint: impl Into<String>) {
-        if self.span(key).is_some_and(|at| self.problems.tell_of(&at)) {
+        if self
+            .span(key)
+            .is_some_and(|at| self.problems.has_problem_at(&at))
+        {
             return;
         }
         let at = self.span(key).unwrap_or(self.at());
@@ -253,7 +287,7 @@ impl<'a> Section<'a> {
         message: impl Into<String>,
         hint: impl Into<String>,
     ) {
-        if self.problems.tell_of(&at) {
+        if self.problems.has_problem_at(&at) {
             return;
         }
         self.problems.push(Problem::with_value(
@@ -275,9 +309,9 @@ impl<'a> Section<'a> {
         written.sort_by_key(|key| self.span(key).map(|at| at.start));
         if let [first, second, ..] = written.as_slice() {
             let message = format!("`{first}` and `{second}` exclude each other");
-            let (first, second) = (self.place(first), self.place(second));
             let hint = format!("keep one of {}", listed(keys.iter().copied(), "or"));
-            let problem = Problem::error(second, message).and_at(first, "also given here");
+            let problem = Problem::error(self.place(second), message)
+                .and_at(self.place(first), "also given here");
             self.problems.push(problem.hint(hint));
             return None;
         }
@@ -310,9 +344,10 @@ impl<'a> Section<'a> {
             if self.is_known(written) {
                 continue;
             }
-            let known = match self.keys.is_empty() {
-                true => format!("{} has no keys", self.name),
-                false => format!("the keys are {}", listed(self.keys.iter().copied(), "and")),
+            let known = if self.keys.is_empty() {
+                format!("{} has no keys", self.name)
+            } else {
+                format!("the keys are {}", listed(self.keys.iter().copied(), "and"))
             };
             let room = self.problems.has_room();
             let meant = room
@@ -326,6 +361,11 @@ impl<'a> Section<'a> {
             self.problems
                 .push(Problem::error(key.span(), message).hint(hint));
         }
+    }
+
+    fn read<T, D>(&mut self, setting: &Setting<T, D>) -> Option<T> {
+        let value = self.value(setting.key)?;
+        self.parse(setting, value)
     }
 
     fn value(&self, key: &str) -> Option<Value<'a>> {
@@ -342,7 +382,7 @@ impl<'a> Section<'a> {
         if self.table.contains_key(key) {
             return key;
         }
-        FORMER_NAMES
+        self.former_keys
             .iter()
             .find(|(former, now)| *now == key && self.table.contains_key(*former))
             .map_or(key, |(former, _)| former)
@@ -352,7 +392,7 @@ impl<'a> Section<'a> {
     /// one key, so it counts as unknown.
     fn is_known(&self, written: &str) -> bool {
         self.keys.contains(&written)
-            || FORMER_NAMES.iter().any(|(former, now)| {
+            || self.former_keys.iter().any(|(former, now)| {
                 *former == written && self.keys.contains(now) && !self.table.contains_key(*now)
             })
     }
@@ -362,9 +402,9 @@ impl<'a> Section<'a> {
         key.map_or(self.at(), |(key, _)| key.span())
     }
 
-    fn require(&mut self, key: &str) {
-        // A misspelt key is reported once, at its place, and not a second time as the absence of the key that was
-        // meant.
+    /// Reports a key if it is absent. A misspelt key is reported once, at its place, and not a second time as the
+    /// absence of the key that was meant.
+    pub fn report_absent(&mut self, key: &str) {
         if !self.has(key) && !self.is_misspelt(key) {
             let message = format!("{} has no `{key}`", self.name);
             let hint = format!("add {key} = ...");

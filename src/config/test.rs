@@ -4,76 +4,80 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
+use super::definition::{Form, SettingTable};
 use super::diagnostics::{Mistake, did_you_mean, listed, quoted};
 use super::handlers::Registry;
 use super::interface::InterfaceRef;
 use super::limits::PAYLOAD_BYTES_MAX;
 use super::problem::{Problem, Problems};
 use super::section::Section;
-use super::setting::{self, Form, Setting};
+use super::setting::{ListSetting, Optional, Required, Setting};
 use super::source::Placed;
 use super::upstream::Upstream;
 use super::value::{Value, interface, placed, socket_address, string, upstream};
 use crate::dispatch::handler::HandlerId;
 
-/// The keys of a `[[test]]` table, for the section and for hints.
-pub(super) const KEYS: &[&str] = &setting::keys(&SETTINGS);
-
 /// The definition of each key of a `[[test]]` table.
-pub(super) const SETTINGS: [Setting; 5] = [
-    Setting {
-        key: "source",
-        form: Form::Text(r#""ADDRESS:PORT" or "ADDRESS""#),
-        default: "required",
-        meaning: "who sends it; without a port, port 40000",
-    },
-    Setting {
-        key: "destination",
-        form: Form::Text(r#""ADDRESS:PORT""#),
-        default: "required",
-        meaning: "where it is sent to",
-    },
-    Setting {
-        key: "interface",
-        form: Form::Text("name or address of an interface"),
-        default: "where an answer would leave",
-        meaning: "where it arrives",
-    },
-    Setting {
-        key: "payload",
-        form: Form::Text("text"),
-        default: r#""""#,
-        meaning: "what it holds",
-    },
-    Setting {
-        key: "expect",
-        form: Form::OneOf(&[Form::Choice(&[NO_ROUTE]), Form::Table(&EXPECT)]),
-        default: "required",
-        meaning: "what must become of it; \"no_route\": nothing takes it",
-    },
-];
+pub(super) const SETTINGS: SettingTable = &[&SOURCE, &DESTINATION, &INTERFACE, &PAYLOAD, &EXPECT];
+
+const SOURCE: Setting<Placed<SocketAddr>, Required> = Setting::custom(
+    "source",
+    Form::Text(r#""ADDRESS:PORT" or "ADDRESS""#),
+    |value| placed(sender)(value),
+)
+.required()
+.meaning("sender of the datagram; without a port, port 40000");
+
+const DESTINATION: Setting<SocketAddr, Required> =
+    Setting::custom("destination", Form::Text(r#""ADDRESS:PORT""#), destination)
+        .required()
+        .meaning("address that the datagram is sent to");
+
+const INTERFACE: Setting<Placed<InterfaceRef>, Optional> = Setting::custom(
+    "interface",
+    Form::Text("name or address of an interface"),
+    |value| placed(interface)(value),
+)
+.optional("where a reply would leave")
+.meaning("interface that the datagram arrives on");
+
+const PAYLOAD: Setting<Vec<u8>, Optional> = Setting::custom("payload", Form::Text("text"), payload)
+    .optional_as("\"\"")
+    .meaning("payload of the datagram");
+
+const EXPECT: Setting<(), Required> = Setting::custom(
+    "expect",
+    Form::OneOf(&[Form::Choice(&[NO_ROUTE]), Form::Table(EXPECT_SETTINGS)]),
+    no_route,
+)
+.required()
+.meaning("what must become of the datagram; \"no_route\" if no route may take it");
 
 /// The definition of each key of the `expect` table.
-const EXPECT: [Setting; 3] = [
-    Setting {
-        key: "route",
-        form: Form::Text("name of a route"),
-        default: "any",
-        meaning: "the route that takes it",
-    },
-    Setting {
-        key: "handler",
-        form: Form::List(&Form::Text("name of a handler")),
-        default: "any",
-        meaning: "a handler that gets it; of several, each gets it",
-    },
-    Setting {
-        key: "upstream",
-        form: Form::Text(r#""ADDRESS:PORT" or "NAME:PORT""#),
-        default: "any",
-        meaning: "an upstream that may get it when the daemon has just started and all upstreams live",
-    },
-];
+const EXPECT_SETTINGS: SettingTable = &[&EXPECT_ROUTE, &EXPECT_HANDLER, &EXPECT_UPSTREAM];
+
+const EXPECT_ROUTE: Setting<Placed<String>, Optional> =
+    Setting::custom("route", Form::Text("name of a route"), |value| {
+        placed(string)(value)
+    })
+    .optional("any")
+    .meaning("route that must take the datagram");
+
+const EXPECT_HANDLER: ListSetting<Placed<String>, Optional> =
+    Setting::custom("handler", Form::Text("name of a handler"), |value| {
+        placed(string)(value)
+    })
+    .optional("any")
+    .meaning("handler that must get the datagram; of a list, each of them")
+    .list();
+
+const EXPECT_UPSTREAM: Setting<Placed<Upstream>, Optional> = Setting::custom(
+    "upstream",
+    Form::Text(r#""ADDRESS:PORT" or "NAME:PORT""#),
+    |value| placed(upstream)(value),
+)
+.optional("any")
+.meaning("upstream that may get the datagram when the daemon has just started and all upstreams are alive");
 
 const NO_ROUTE: &str = "no_route";
 
@@ -129,12 +133,13 @@ struct ExpectedNames {
 
 /// Reads one test. If it is wrong, reports that and returns `None`.
 pub(super) fn read(section: &mut Section<'_>) -> Option<TestDraft> {
-    let source = section.required("source", placed(sender));
-    let destination = section.required("destination", destination);
-    let interface = section.optional("interface", placed(interface));
-    let payload = section.optional("payload", payload);
+    let source = section.require(&SOURCE);
+    let destination = section.require(&DESTINATION);
+    let interface = section.find(&INTERFACE);
+    let payload = section.find(&PAYLOAD);
     let names = read_expect(section);
-    let (source, destination) = (source?, destination?);
+    let source = source?;
+    let destination = destination?;
     if source.value.is_ipv4() != destination.is_ipv4() {
         let family = if source.value.is_ipv4() {
             "IPv4"
@@ -142,9 +147,9 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<TestDraft> {
             "IPv6"
         };
         section.problem(
-            "source",
-            format!("is {family}, and the destination is not"),
-            "both are of one family",
+            SOURCE.key,
+            format!("is {family}, but the destination is not"),
+            "write two addresses of one family",
         );
         return None;
     }
@@ -154,7 +159,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<TestDraft> {
             handlers: Vec::new(),
             upstream: None,
         },
-        None => TestExpectation::NoRoute(section.span("expect").unwrap_or(section.at())),
+        None => TestExpectation::NoRoute(section.span(EXPECT.key).unwrap_or(section.at())),
     };
     let payload = payload.unwrap_or_default();
     let at = section.at();
@@ -175,27 +180,16 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<TestDraft> {
 /// Reads the names in `expect`. The outer `None` means that the key is wrong, the inner one that no route is
 /// expected.
 fn read_expect(section: &mut Section<'_>) -> Option<Option<ExpectedNames>> {
-    let Some(value) = section.raw("expect") else {
-        section.required("expect", string);
-        return None;
-    };
+    let value = section.require_raw(&EXPECT)?;
     if !value.is_table() {
-        const WANTED: &str = "a table such as { handler = \"echo\" }, or \"no_route\"";
-        let word = |value: Value<'_>| match value.text(WANTED)? {
-            NO_ROUTE => Ok(()),
-            other => Err(value
-                .expected(WANTED)
-                .maybe_hint(did_you_mean(other, [NO_ROUTE]))),
-        };
-        return section.optional("expect", word).map(|()| None);
+        return section.parse(&EXPECT, value).map(|()| None);
     }
     let names =
-        section.table("expect", value, &EXPECT, |section| {
-            let route = section.optional("route", placed(string));
-            let handlers = section.optional_list("handler", placed(string));
-            let upstream = section.optional("upstream", placed(upstream));
-            let keys = ["route", "handler", "upstream"];
-            if !keys.iter().any(|key| section.has(key)) {
+        section.table(&EXPECT, value, |section| {
+            let route = section.find(&EXPECT_ROUTE);
+            let handlers = section.find_list(&EXPECT_HANDLER);
+            let upstream = section.find(&EXPECT_UPSTREAM);
+            if !EXPECT_SETTINGS.iter().any(|one| section.has(one.key())) {
                 let problem = Problem::error(section.at(), "`expect`: nothing is expected");
                 section.report(problem.hint(
                     "name at least one of route, handler and upstream, or write \"no_route\"",
@@ -260,7 +254,7 @@ fn route(
             at: name.at.clone(),
         }),
         None => {
-            let otherwise = "a route is named by its `name`, or as `check` and the ledger show it";
+            let otherwise = "write the route's `name`, or its label in the output of `check`";
             problems.push(unknown(
                 "route",
                 &name.value,
@@ -314,7 +308,7 @@ fn check_upstream(name: &Placed<Upstream>, known: &Known<'_>, problems: &mut Pro
     }
     let all: Vec<String> = upstreams.iter().map(ToString::to_string).collect();
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
-    let otherwise = "write it as a handler of this file does";
+    let otherwise = "write it as in the handler that sends to it";
     let written = name.value.to_string();
     problems.push(unknown(
         "upstream",
@@ -351,18 +345,16 @@ fn sender(value: Value<'_>) -> Result<SocketAddr, Mistake> {
     let address = match text.parse::<IpAddr>() {
         Ok(ip) => SocketAddr::new(ip, SENDER_PORT),
         Err(_) => text.parse().map_err(|_| {
-            let hint = match text.contains('/') {
-                true => "one address: a test is one datagram",
-                false => "write \"192.0.2.1\", \"192.0.2.1:5000\", \"2001:db8::1\" or \"[2001:db8::1]:5000\"",
+            let hint = if text.contains('/') {
+                "write one address: a test is one datagram"
+            } else {
+                "write \"192.0.2.1\", \"192.0.2.1:5000\", \"2001:db8::1\" or \"[2001:db8::1]:5000\""
             };
             Mistake::new(format!("{} is not an address", quoted(text))).hint(hint)
         })?,
     };
     if address.ip().is_multicast() || address.ip().is_unspecified() {
-        let message = format!(
-            "{} is no host's address: no datagram comes from it",
-            address.ip()
-        );
+        let message = format!("{} cannot be the source of a datagram", address.ip());
         return Err(Mistake::new(message).hint("write the address of a sender"));
     }
     not_mapped(address)
@@ -380,6 +372,16 @@ fn destination(value: Value<'_>) -> Result<SocketAddr, Mistake> {
     not_mapped(address)
 }
 
+fn no_route(value: Value<'_>) -> Result<(), Mistake> {
+    const WANTED: &str = "a table such as { handler = \"echo\" }, or \"no_route\"";
+    match value.text(WANTED)? {
+        NO_ROUTE => Ok(()),
+        other => Err(value
+            .expected(WANTED)
+            .maybe_hint(did_you_mean(other, [NO_ROUTE]))),
+    }
+}
+
 fn not_mapped(address: SocketAddr) -> Result<SocketAddr, Mistake> {
     let mapped = match address.ip() {
         IpAddr::V6(ip) => ip.to_ipv4_mapped(),
@@ -387,7 +389,7 @@ fn not_mapped(address: SocketAddr) -> Result<SocketAddr, Mistake> {
     };
     match mapped {
         Some(v4) => {
-            let message = format!("{} is an IPv4 address in IPv6 clothes", address.ip());
+            let message = format!("{} is an IPv4-mapped IPv6 address", address.ip());
             Err(Mistake::new(message).hint(format!("write \"{v4}:{}\"", address.port())))
         }
         None => Ok(address),

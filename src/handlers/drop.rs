@@ -7,7 +7,7 @@ use crate::dispatch::verdict::DropReason;
 /// Entry of `drop` in the list of kinds.
 pub const KIND: Kind = Kind {
     name: "drop",
-    summary: "takes datagrams and does nothing with them; the ledger counts them as `discarded`",
+    summary: "discards datagrams; the ledger counts them as `discarded`",
     settings: &[],
     example: r#"[[route]]
 destination = "0.0.0.0:9999"

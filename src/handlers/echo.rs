@@ -8,8 +8,8 @@ use crate::dispatch::reply_policy::ReplyPolicy;
 /// Entry of `echo` in the list of kinds.
 pub const KIND: Kind = Kind {
     name: "echo",
-    summary: "sends each datagram back to where it came from, from the address that was asked",
-    settings: &[ALLOW_LOW_PORTS, ANSWER_GROUPS, TTL],
+    summary: "sends each datagram back to its sender, from the address that it was sent to",
+    settings: &[&ALLOW_LOW_PORTS, &ANSWER_GROUPS, &TTL],
     example: r#"[[route]]
 destination = "127.0.0.1:1234"
 handler = "echo"

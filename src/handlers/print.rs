@@ -4,9 +4,8 @@
 use std::io::Write;
 
 use super::escape;
-use crate::config::kind::{BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting};
+use crate::config::kind::{BuildContext, BuildError, HandlerSpec, Kind, Needs, Setting};
 use crate::config::section::Section;
-use crate::config::{setting, value};
 use crate::datagram::Datagram;
 use crate::dispatch::handler::{Batch, Context, Handler};
 use crate::dispatch::sink::{LineSink, SinkCounts};
@@ -15,14 +14,8 @@ use crate::dispatch::verdict::Verdict;
 /// Entry of `print` in the list of kinds.
 pub const KIND: Kind = Kind {
     name: "print",
-    summary: "writes one line a datagram to standard output, control characters escaped",
-    settings: &[Setting {
-        key: "format",
-        form: Form::Choice(&setting::words(&FORMATS)),
-        default: r#""text""#,
-        meaning: "text: time, source, destination, payload; json: keys time, src, dst, interface, route, length, payload \
-                  (where it is UTF-8) and payload_base64; hex: time, source, destination, payload as hex digits",
-    }],
+    summary: "writes one line for each datagram to standard output, with control characters escaped",
+    settings: &[&FORMAT],
     example: r#"[[route]]
 destination = "0.0.0.0:1234"
 handler = "screen"
@@ -34,6 +27,13 @@ format = "json"
     read,
 };
 
+const FORMAT: Setting<Format> = Setting::choice("format", &FORMATS)
+    .default(Format::Text)
+    .meaning(
+        "text: time, source, destination, payload; json: keys time, src, dst, interface, route, length, payload \
+         (where it is UTF-8) and payload_base64; hex: time, source, destination, payload as hex digits",
+    );
+
 const FORMATS: [(&str, Format); 3] = [
     ("text", Format::Text),
     ("json", Format::Json),
@@ -41,7 +41,7 @@ const FORMATS: [(&str, Format); 3] = [
 ];
 
 fn read(section: &mut Section<'_>) -> Option<Box<dyn HandlerSpec>> {
-    let format = section.or("format", value::choice(&FORMATS), Format::Text);
+    let format = section.get(&FORMAT);
     Some(Box::new(Print { format }))
 }
 

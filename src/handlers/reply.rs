@@ -1,11 +1,14 @@
 //! `reply`: replies to every datagram with the same bytes, unless they are too many for a small request.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::reply_settings::{self, ALLOW_LOW_PORTS, ANSWER_GROUPS, TTL};
 use crate::config::diagnostics::Mistake;
-use crate::config::kind::{BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting};
+use crate::config::kind::{
+    BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Optional, Setting,
+};
 use crate::config::section::Section;
 use crate::config::value;
 use crate::dispatch::handler::{Batch, Context, Handler};
@@ -13,45 +16,18 @@ use crate::dispatch::outbox::RUN_MAX_BYTES;
 use crate::dispatch::reply_policy::ReplyPolicy;
 use crate::dispatch::verdict::{DropReason, Verdict};
 
-/// Default limit of a reply's size, as a multiple of the request's. QUIC has the same limit until it has validated the
-/// sender's address (RFC 9000, section 8.1).
-const AMPLIFICATION_MAX: u32 = 3;
-
 /// Entry of `reply` in the list of kinds.
 pub const KIND: Kind = Kind {
     name: "reply",
-    summary: "replies to every datagram with the same bytes, from the address that was asked",
+    summary: "replies to each datagram with the same bytes, from the address that it was sent to",
     settings: &[
-        Setting {
-            key: "text",
-            form: Form::Text("text"),
-            default: "one of the three",
-            meaning: "the answer, as UTF-8",
-        },
-        Setting {
-            key: "hex",
-            form: Form::Text("hex digits"),
-            default: "one of the three",
-            meaning: "the answer, as bytes",
-        },
-        Setting {
-            key: "file",
-            form: Form::Text("path"),
-            default: "one of the three",
-            meaning: "the answer is what the file holds at start; relative to the configuration file",
-        },
-        Setting {
-            key: "amplification_max",
-            form: Form::Integer {
-                min: 1,
-                max: RUN_MAX_BYTES as u64,
-            },
-            default: "3",
-            meaning: "an answer that is more than so many times the request is not sent: the source may be forged",
-        },
-        ALLOW_LOW_PORTS,
-        ANSWER_GROUPS,
-        TTL,
+        &TEXT,
+        &HEX,
+        &FILE,
+        &AMPLIFICATION_MAX,
+        &ALLOW_LOW_PORTS,
+        &ANSWER_GROUPS,
+        &TTL,
     ],
     example: r#"[[route]]
 destination = "0.0.0.0:1234"
@@ -64,27 +40,52 @@ text = "hello\n"
     read,
 };
 
+const TEXT: Setting<Vec<u8>, Optional> = Setting::custom("text", Form::Text("text"), |text| {
+    limited(value::string(text)?.into_bytes())
+})
+.optional("one of the three")
+.meaning("the reply, as UTF-8");
+
+const HEX: Setting<Vec<u8>, Optional> = Setting::custom("hex", Form::Text("hex digits"), |text| {
+    limited(value::hex(text)?)
+})
+.optional("one of the three")
+.meaning("the reply, as bytes");
+
+const FILE: Setting<PathBuf, Optional> = Setting::custom("file", Form::Text("path"), value::path)
+    .optional("one of the three")
+    .meaning("file whose contents at start are the reply; relative to the configuration file");
+
+/// The default is the limit that QUIC has until it has validated the sender's address (RFC 9000, section 8.1).
+const AMPLIFICATION_MAX: Setting<u32> = Setting::integer(
+    "amplification_max",
+    1..=RUN_MAX_BYTES as u64,
+)
+.default(3)
+.meaning(
+    "largest size of a reply, as a multiple of the request; a larger reply is not sent, because the source may be forged",
+);
+
 fn read(section: &mut Section<'_>) -> Option<Box<dyn HandlerSpec>> {
     let reply_policy = reply_settings::read(section);
-    let amplification_max = section.or(
-        "amplification_max",
-        value::integer(1..=RUN_MAX_BYTES),
-        AMPLIFICATION_MAX,
-    );
-    let given = section.exactly_one(&["text", "hex", "file"]);
-    let base = section.base_dir().to_owned();
-    let text = section.optional("text", |text| limited(value::string(text)?.into_bytes()));
-    let hex = section.optional("hex", |text| limited(value::hex(text)?));
-    let file = section.optional("file", |path| {
-        limited(file_bytes(&base.join(value::path(path)?))?)
-    });
+    let amplification_max = section.get(&AMPLIFICATION_MAX);
+    let given = section.exactly_one(&[TEXT.key, HEX.key, FILE.key]);
+    let text = section.find(&TEXT);
+    let hex = section.find(&HEX);
+    let file = read_file(section);
     given?;
     let bytes = text.or(hex).or(file)?;
-    Some(Box::new(Fixed {
+    Some(Box::new(FixedReply {
         bytes: bytes.into(),
         amplification_max,
         reply_policy,
     }))
+}
+
+fn read_file(section: &mut Section<'_>) -> Option<Vec<u8>> {
+    let written = section.find(&FILE)?;
+    let path = section.base_dir().join(written);
+    section.accept(FILE.key, file_bytes(&path).and_then(limited))
 }
 
 /// Refuses more bytes than one datagram can carry.
@@ -102,7 +103,7 @@ fn check_length(len: u64) -> Result<(), Mistake> {
     Ok(())
 }
 
-fn file_bytes(path: &std::path::Path) -> Result<Vec<u8>, Mistake> {
+fn file_bytes(path: &Path) -> Result<Vec<u8>, Mistake> {
     let failed = |error| {
         Mistake::new(format!("cannot read {}: {error}", path.display()))
             .hint("a relative path starts at the configuration file's directory")
@@ -117,13 +118,13 @@ fn file_bytes(path: &std::path::Path) -> Result<Vec<u8>, Mistake> {
 }
 
 #[derive(Debug, Clone)]
-struct Fixed {
+struct FixedReply {
     bytes: Arc<[u8]>,
     amplification_max: u32,
     reply_policy: ReplyPolicy,
 }
 
-impl HandlerSpec for Fixed {
+impl HandlerSpec for FixedReply {
     fn needs(&self) -> Needs {
         Needs {
             source: true,
@@ -150,14 +151,14 @@ impl HandlerSpec for Fixed {
     }
 }
 
-impl Fixed {
+impl FixedReply {
     /// Size of the smallest request that gets a reply, in bytes.
     fn request_min(&self) -> usize {
         self.bytes.len().div_ceil(self.amplification_max as usize)
     }
 }
 
-impl Handler for Fixed {
+impl Handler for FixedReply {
     fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
         batch.for_each(cx, |datagram, cx| {
             if datagram.payload.len() < self.request_min() {

@@ -64,7 +64,7 @@ fn files_that_are_not_toml() {
         (
             "handler = \"print\"\n",
             "4:1",
-            &["not TOML: duplicate key", "written once"],
+            &["not TOML: duplicate key", "written only once"],
         ),
         ("name = \"\u{1b}[31m\"\n", "4:9", &["not TOML"]),
         (
@@ -127,7 +127,7 @@ fn tables_of_the_wrong_shape_or_name() {
         (
             "[route]\ndestination = \"127.0.0.1:1\"\n",
             "1:1",
-            &["brackets are double", "write [[route]]"],
+            &["needs double brackets", "write [[route]]"],
         ),
         // It would have been a route, so the lack of routes is not another mistake.
         (
@@ -174,12 +174,12 @@ fn tables_of_the_wrong_shape_or_name() {
         (
             "[[handler]]\nkind = \"print\"\n",
             "4:1",
-            &["a handler is written [handler.NAME]"],
+            &["write a table [handler.NAME]"],
         ),
         (
             "[handler]\nkind = \"print\"\n",
             "5:1",
-            &["a handler is written [handler.NAME]"],
+            &["write a table [handler.NAME]"],
         ),
     ]);
     let above = |text: &str| -> &'static str { format!("{text}\n{HEAD}").leak() };
@@ -298,7 +298,7 @@ fn where_the_daemon_is_reached() {
             "5:11",
             &[
                 "or false for none, found `true`",
-                "leave it out, and there is one",
+                "leave the key out to get a control socket at the default path",
             ],
         ),
         (
@@ -334,7 +334,7 @@ fn where_the_daemon_is_reached() {
         (
             "[daemon]\nhttp_hosts = \"a.example\"\n",
             "5:14",
-            &["means something only with `http`", "add http ="],
+            &["has an effect only with `http`", "add http ="],
         ),
         (
             "[daemon]\nhttp = \":1\"\nhttp_hosts = [\"a:1\"]\n",
@@ -368,7 +368,7 @@ fn expectations() {
         (
             "expect_every = 60\n",
             "4:16",
-            &["`expect_every`: a bare number", "\"60s\""],
+            &["`expect_every`: a number without a unit", "\"60s\""],
         ),
         (
             "expect_every = \"500ms\"\n",
@@ -393,7 +393,7 @@ fn expectations() {
         (
             "expect_every = { \"10.0.0.0/8\" = 5 }\n",
             "4:33",
-            &["`expect_every`: a bare number"],
+            &["`expect_every`: a number without a unit"],
         ),
         (
             "expect_every = { \"10.0.0.1/8\" = \"5s\" }\n",
@@ -403,7 +403,7 @@ fn expectations() {
         (
             "expect_every = { \"239.1.1.1\" = \"5s\" }\n",
             "4:18",
-            &["no datagram comes from a group"],
+            &["a group cannot be the source of a datagram"],
         ),
         (
             "expect_every = { \"10.0.0.1\" = \"5s\", \"10.0.0.1/32\" = \"6s\" }\n",
@@ -413,14 +413,14 @@ fn expectations() {
         (
             "expect_every = { \"::1\" = \"5s\" }\n",
             "4:18",
-            &["no `destination` is IPv6, so nothing comes from \"::1/128\" here"],
+            &["no `destination` is IPv6, so no datagram from \"::1/128\" can match"],
         ),
         (
             "source = \"10.0.0.0/8\"\nexpect_every = { \"10.1.0.0/16\" = \"5s\", \"11.0.0.1\" = \"5s\" }\n",
             "5:40",
             &[
                 "\"11.0.0.1/32\" does not lie within the route's `source`",
-                "only these are taken",
+                "only these sources match",
             ],
         ),
         (
@@ -454,7 +454,7 @@ fn tests_of_the_file() {
         (
             "[test]\n",
             "11:1",
-            &["its brackets are double", "write [[test]]"],
+            &["it needs double brackets", "write [[test]]"],
         ),
         (
             "[[tets]]\n",
@@ -545,17 +545,17 @@ fn tests_of_the_file() {
         (
             with("\"0.0.0.0\"", "\"127.0.0.1:1\""),
             "13:10",
-            &["no datagram comes from it"],
+            &["cannot be the source of a datagram"],
         ),
         (
             with("\"239.1.1.1:5\"", "\"127.0.0.1:1\""),
             "13:10",
-            &["no datagram comes from it"],
+            &["cannot be the source of a datagram"],
         ),
         (
             with("\"::1\"", "\"127.0.0.1:1\""),
             "13:10",
-            &["`source`: is IPv6, and the destination is not"],
+            &["`source`: is IPv6, but the destination is not"],
         ),
         (
             with("\"10.0.0.1\"", "\"0.0.0.0:1\""),
@@ -570,7 +570,7 @@ fn tests_of_the_file() {
         (
             with("\"::ffff:10.0.0.1\"", "\"[::1]:1\""),
             "13:10",
-            &["IPv4 address in IPv6 clothes"],
+            &["IPv4-mapped IPv6 address"],
         ),
         (
             format!("{}payload = 5\n", with("\"10.0.0.1\"", "\"127.0.0.1:1\"")).leak(),
@@ -638,7 +638,7 @@ fn destinations() {
         ),
         (
             "\"[::ffff:10.0.0.1]:53\"",
-            &["IPv4 address in IPv6 clothes", "write \"10.0.0.1:53\""],
+            &["IPv4-mapped IPv6 address", "write \"10.0.0.1:53\""],
         ),
         (
             "\"239.0.0.0/8:5000\"",
@@ -650,7 +650,7 @@ fn destinations() {
         ),
         (
             "\"[fe80::1]:53\"",
-            &["exists on every link", "add interface ="],
+            &["is link-local, so it needs an interface", "add interface ="],
         ),
         (
             "\"10.0.0.1:53, 10.0.0.2:53\"",
@@ -704,11 +704,11 @@ fn destinations() {
         ("[]", &["the list is empty"]),
         (
             "\"10.0.0.1:1-5000\"",
-            &["more than 4096 sockets are asked for", "5000 ports here"],
+            &["more than 4096 sockets are needed", "5000 ports here"],
         ),
         (
             "\"10.0.0.0/8:1-5000\"",
-            &["more than 4096 sockets are asked for"],
+            &["more than 4096 sockets are needed"],
         ),
     ]);
     check(&[
@@ -754,7 +754,7 @@ fn sources_interfaces_and_the_rest_of_a_route() {
         (
             "source = \"239.1.1.1\"\n",
             "4:10",
-            &["no datagram comes from a group"],
+            &["a group cannot be the source of a datagram"],
         ),
         (
             "source = \"::ffff:10.0.0.1\"\n",
@@ -816,7 +816,7 @@ fn sources_interfaces_and_the_rest_of_a_route() {
         "[[route]]\ndestination = [\"10.0.0.1:1\", \"[::1]:1\"]\nsource = \"10.0.0.0/8\"\nhandler = \"echo\"\n",
         "2:30",
         &[
-            "no `source` is IPv6, so nothing could arrive here",
+            "no `source` is IPv6, so no datagram can match it",
             "IPv4 only",
         ],
     )]);

@@ -241,7 +241,7 @@ fn contradictions_are_refused() {
     let divided = "[[route]]\ndestination = \"127.0.0.1:1001\"\nshare = true\nhandler = \"echo\"\n\
                    [[route]]\ndestination = \"127.0.0.1:1001\"\nsource = \"127.0.0.9\"\nhandler = \"echo\"\n";
     for (config, words) in [
-        (twice, "127.0.0.1:9001 is there twice"),
+        (twice, "127.0.0.1:9001 is listed twice"),
         (divided, "`share` differs between two routes"),
     ] {
         let outcome = on_file("check", config, &[]);

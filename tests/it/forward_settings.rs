@@ -97,17 +97,17 @@ fn values() {
         (
             "upstreams = { address = \"a:1\", sample = \"1/1\" }",
             "1:41",
-            &["leave it out to take all"],
+            &["leave the key out to take all datagrams"],
         ),
         (
             "upstreams = { address = \"a:1\", sample = \"1/1000001\" }",
             "1:41",
-            &["beyond 1000000"],
+            &["denominator above 1000000"],
         ),
         (
             "upstreams = { address = \"a:1\", max_rate = 5 }",
             "1:43",
-            &["a bare number is no rate"],
+            &["a number without a unit is not a rate"],
         ),
         (
             "upstreams = { address = \"a:1\", ttl = 256 }",
@@ -247,7 +247,7 @@ fn health() {
         (
             "upstreams = \"a:1\"\nhealth = { probe = \"udp\" }",
             "2:10",
-            &["`send`: a datagram that asks", "send_hex"],
+            &["`send`: a UDP probe needs a payload", "send_hex"],
         ),
         (
             "upstreams = \"a:1\"\nhealth = { probe = \"udp\", send = \"\" }",
@@ -299,17 +299,17 @@ fn repeated_upstreams() {
         (
             "upstreams = [\"a:1\", \"b:1\", \"a:1\"]",
             "1:28",
-            &["`upstreams`: a:1 is there twice", "first here"],
+            &["`upstreams`: a:1 is listed twice", "first here"],
         ),
         (
             "upstreams = [\"a:1\", { address = \"a:1\" }]",
             "1:33",
-            &["a:1 is there twice"],
+            &["a:1 is listed twice"],
         ),
         (
             "upstreams = [\"a:1\", { address = \"a:1\", weight = 2 }]",
             "1:33",
-            &["a:1 is there twice"],
+            &["a:1 is listed twice"],
         ),
         (
             "upstreams = [\"a:1\", { address = \"a:1\", dscp = \"cs0\" }, { address = \"a:1\", dscp = 0 }]",
@@ -334,12 +334,12 @@ fn picks() {
         (
             "upstreams = \"a:1\"\nhash_on = \"source\"",
             "2:11",
-            &["`hash_on`: means something only with pick = \"hash\""],
+            &["`hash_on`: has an effect only with pick = \"hash\""],
         ),
         (
             "upstreams = \"a:1\"\nhash_on = { offset = 2 }",
             "2:11",
-            &["means something only with pick = \"hash\""],
+            &["has an effect only with pick = \"hash\""],
         ),
         (
             "upstreams = \"a:1\"\npick = \"all\"\nspread = \"session\"",
@@ -364,17 +364,17 @@ fn picks() {
         (
             "upstreams = [{ address = \"a:1\", weight = 2 }]\npick = \"all\"",
             "1:42",
-            &["`weight`: means nothing with pick = \"all\""],
+            &["`weight`: has no effect with pick = \"all\""],
         ),
         (
             "upstreams = [{ address = \"a:1\", weight = 2 }, \"b:1\"]\npick = \"first_alive\"",
             "1:42",
-            &["the order of the file decides"],
+            &["the order in the file decides"],
         ),
         (
             "upstreams = [{ address = \"a:1\", backup = true }, \"b:1\"]\npick = \"all\"",
             "1:42",
-            &["`backup`: means nothing with pick = \"all\""],
+            &["`backup`: has no effect with pick = \"all\""],
         ),
     ]);
 }
@@ -404,14 +404,14 @@ fn sessions() {
             "upstreams = \"a:1\"\nreplies = false\nsession_max = 5",
             "3:15",
             &[
-                "`session_max`: there are no sessions where no answers go back",
+                "`session_max`: there are no sessions if no replies are sent back",
                 "spread = \"session\"",
             ],
         ),
         (
             "upstreams = \"a:1\"\npick = \"all\"\nsession_idle = \"5s\"",
             "3:16",
-            &["every upstream is sent to", "add replies = true"],
+            &["every upstream gets every datagram", "add replies = true"],
         ),
         (
             "upstreams = { address = \"a:1\", source = \"keep\" }\nrequests_max = 5",
@@ -427,24 +427,24 @@ fn sessions() {
             "upstreams = \"a:1\"\nreplies = false\nspread = \"session\"\nsession_probation = \"5s\"",
             "4:21",
             &[
-                "means something only where answers go back",
+                "has an effect only if replies are sent back",
                 "add replies = true",
             ],
         ),
         (
             "upstreams = \"a:1\"\npick = \"all\"\nreplies_max = 1",
             "3:15",
-            &["only where answers go back"],
+            &["only if replies are sent back"],
         ),
         (
             "upstreams = \"a:1\"\nreplies = false\nallow_low_ports = true",
             "3:19",
-            &["only where answers go back"],
+            &["only if replies are sent back"],
         ),
         (
             "upstreams = \"239.1.1.1:1\"\nanswer_groups = true",
             "2:17",
-            &["only where answers go back", "leave it out"],
+            &["only if replies are sent back", "leave it out"],
         ),
         (
             "upstreams = \"a:1\"\nsession_idle = \"2s\"\nsession_probation = \"3s\"",
@@ -474,43 +474,46 @@ fn groups() {
         (
             "upstreams = \"239.1.1.1:1\"\nreplies = true",
             "1:13",
-            &["which receives and does not answer", "replies = false"],
+            &["which sends no replies", "replies = false"],
         ),
         (
             "upstreams = [\"239.1.1.1:1\", \"10.0.0.1:1\"]\npick = \"all\"\nreplies = true",
             "1:14",
             &[
-                "239.1.1.1:1 is a multicast group, which receives and does not answer",
+                "239.1.1.1:1 is a multicast group, which sends no replies",
                 "a handler of its own",
             ],
         ),
         (
             "upstreams = [\"10.0.0.1:1\", { address = \"239.1.1.1:1\", shadow = true }]",
             "1:40",
-            &["receives and does not answer"],
+            &["which sends no replies"],
         ),
         (
             "upstreams = [\"10.0.0.1:1\", \"239.1.1.1:1\"]",
             "1:28",
             &[
-                "for all who listen; here one upstream is picked",
+                "cannot be one of several to pick from",
                 "add pick = \"all\"",
             ],
         ),
         (
             "upstreams = { address = \"10.0.0.1:1\", loop = true }",
             "1:46",
-            &["`loop`: 10.0.0.1:1 is no multicast group", "leave it out"],
+            &[
+                "`loop`: 10.0.0.1:1 is not a multicast group",
+                "leave it out",
+            ],
         ),
         (
             "upstreams = { address = \"a:1\", loop = false }",
             "1:39",
-            &["is no multicast group"],
+            &["is not a multicast group"],
         ),
         (
             "upstreams = \"239.1.1.1:1\"\nhealth = { probe = \"tcp\" }",
             "2:10",
-            &["cannot be asked whether it lives"],
+            &["cannot be probed"],
         ),
     ]);
 }
@@ -530,7 +533,7 @@ fn sources() {
             "upstreams = { address = \"a:1\", source = \"keep\" }\nreplies = true",
             "1:41",
             &[
-                "`source`: answers would go to the sender itself",
+                "`source`: replies would go to the sender directly",
                 "write \"own\"",
             ],
         ),
@@ -547,24 +550,24 @@ fn sources() {
             "upstreams = { address = \"10.0.0.1:1\", source = \"2001:db8::1\" }",
             "1:48",
             &[
-                "2001:db8::1 is IPv6, and 10.0.0.1:1 is IPv4",
+                "2001:db8::1 is IPv6, but 10.0.0.1:1 is IPv4",
                 "write an IPv4 address",
             ],
         ),
         (
             "upstreams = { address = \"[fe80::1%eth0]:1\", source = \"10.0.0.1\" }",
             "1:54",
-            &["is IPv4, and"],
+            &["is IPv4, but"],
         ),
         (
             "upstreams = { address = \"[2001:db8::1]:1\", source = \"fe80::2\" }",
             "1:53",
-            &["exists on every link", "add interface ="],
+            &["is link-local, so it needs an interface", "add interface ="],
         ),
         (
             "upstreams = { address = \"[fe80::1%eth0]:1\", interface = \"eth1\" }",
             "1:57",
-            &["is on eth0, says its zone"],
+            &["names another interface, eth0"],
         ),
     ]);
 }
@@ -583,7 +586,7 @@ fn roles() {
         (
             "upstreams = { address = \"a:1\", shadow = true }",
             "1:41",
-            &["the only upstream has nobody to get copies of"],
+            &["the only upstream is a shadow, so there is nothing to copy"],
         ),
         (
             "upstreams = [{ address = \"a:1\", shadow = true }, { address = \"b:1\", shadow = true }]",
@@ -593,12 +596,12 @@ fn roles() {
         (
             "upstreams = [\"a:1\", { address = \"b:1\", backup = true, shadow = true }]",
             "1:49",
-            &["`backup`: a shadow gets a copy", "leave one of the two out"],
+            &["`backup`: a shadow gets copies", "leave one of the two out"],
         ),
         (
             "upstreams = [\"a:1\", { address = \"b:1\", weight = 3, shadow = true }]",
             "1:49",
-            &["`weight`: a shadow gets a copy", "it is not picked"],
+            &["`weight`: a shadow gets copies", "it is never picked"],
         ),
         (
             "upstreams = [{ address = \"a:1\", backup = true }, { address = \"b:1\", shadow = true }]",

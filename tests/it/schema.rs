@@ -1,14 +1,16 @@
-//! The JSON schema for editors is the file in the repository, accepts what the daemon accepts, and its definitions
-//! agree with the parsers.
+//! The JSON schema for editors is the file in the repository, and accepts what the daemon accepts. The definitions of
+//! settings agree with the parsers, the example and the documents.
 
 use std::path::Path;
 use std::process::Command;
 
 use crate::common::json_schema;
+use regex::Regex;
 use serde_json::{Map, Value, json};
 use toml::de::{DeTable, DeValue};
-use udispatch::config::kind::{Form, Setting};
-use udispatch::config::{Config, Problems, schema};
+use udispatch::config::kind::{AnySetting, DefaultText, Form};
+use udispatch::config::schema::{schema, tables};
+use udispatch::config::{Config, Problems, value};
 use udispatch::handlers::KINDS;
 
 /// The contents of a file, as an editor passes them to its schema.
@@ -126,153 +128,150 @@ fn it_refuses_what_is_wrong() {
     assert!(refused("[daemon]\n"));
 }
 
-/// Values for each definition, as a file writes them: those that match, and those that do not.
-fn samples(form: &Form) -> (Vec<String>, Vec<String>) {
+/// Values that a definition says to be accepted, in the notation of the file. Text and tables are described in words, so
+/// there are none of these.
+fn accepted(form: &Form) -> Vec<String> {
     let quoted = |text: &str| format!("\"{text}\"");
     match form {
-        Form::Text(_) => (vec![], vec!["1".to_owned()]),
-        Form::Boolean => (
-            vec!["true".to_owned(), "false".to_owned()],
-            vec!["1".to_owned()],
-        ),
-        Form::False => (
-            vec!["false".to_owned()],
-            vec!["true".to_owned(), "1".to_owned()],
-        ),
-        Form::Map { .. } => (vec![], vec!["{}".to_owned()]),
-        Form::Integer { min, max } => {
-            let above = u128::from(*max) + 1;
-            let below = i128::from(*min) - 1;
-            (
-                vec![min.to_string(), max.to_string()],
-                vec![below.to_string(), above.to_string()],
-            )
-        }
-        Form::Duration { min, max } | Form::Size { min, max } => (
-            vec![quoted(min), quoted(max)],
-            vec!["\"5x\"".to_owned(), "true".to_owned()],
-        ),
-        Form::Rate => (
-            vec!["\"1/s\"".to_owned(), "\"7/h\"".to_owned()],
-            vec!["7".to_owned(), "\"7/d\"".to_owned()],
-        ),
-        Form::Choice(words) => (
-            words.iter().map(|word| quoted(word)).collect(),
-            vec!["\"no such word\"".to_owned()],
-        ),
-        Form::Table(_) => (vec![], vec!["{ no_such_key = 1 }".to_owned()]),
-        Form::List(element) => {
-            let (good, bad) = samples(element);
-            (good, bad.into_iter().chain(["[]".to_owned()]).collect())
-        }
-        Form::OneOf(forms) => {
-            let (good, bad): (Vec<_>, Vec<_>) = forms.iter().map(samples).unzip();
-            let bad = bad
-                .concat()
-                .into_iter()
-                .filter(|value| !forms.iter().any(|form| takes(form, value)));
-            (good.concat(), bad.collect())
-        }
+        Form::Text(_) | Form::Table(_) | Form::Map { .. } => Vec::new(),
+        Form::Boolean => vec!["true".to_owned(), "false".to_owned()],
+        Form::False => vec!["false".to_owned()],
+        Form::Integer { min, max } => vec![min.to_string(), max.to_string()],
+        Form::Duration { min, max } => [min, max]
+            .map(|duration| quoted(&value::show_duration(*duration)))
+            .to_vec(),
+        Form::DurationOrZero { min, max } => [
+            "0s",
+            &value::show_duration(*min),
+            &value::show_duration(*max),
+        ]
+        .map(quoted)
+        .to_vec(),
+        Form::Size { min, max } => vec![quoted(&value::show_size(*min)), max.to_string()],
+        Form::Rate => vec![quoted("1/s"), quoted("7/h")],
+        Form::Choice(list) => list.words().into_iter().map(quoted).collect(),
+        Form::OneOf(forms) => forms.iter().flat_map(accepted).collect(),
     }
 }
 
-/// Whether a value has the type of a form, whether it is right or wrong otherwise.
-fn takes(form: &Form, value: &str) -> bool {
-    match form {
-        Form::Text(_) => value.starts_with('"'),
-        Form::Boolean => matches!(value, "true" | "false"),
-        Form::False => value == "false",
-        Form::Integer { min, max } => value
-            .parse()
-            .is_ok_and(|number: u128| (*min as u128..=*max as u128).contains(&number)),
-        _ => false,
-    }
-}
-
-/// A file that has this one setting of the kind, and the others that it needs.
-fn file(kind: &str, path: &[&Setting], value: &str) -> String {
-    let line = match path {
-        [setting] => format!("{} = {value}\n", setting.key),
-        [outer, inner] => {
-            let address = if outer.key == "upstreams" && inner.key != "address" {
-                "address = \"a:1\", "
-            } else {
-                ""
-            };
-            let probe = if outer.key == "health" && inner.key != "probe" {
-                "probe = \"tcp\", "
-            } else {
-                ""
-            };
-            format!(
-                "{} = {{ {address}{probe}{} = {value} }}\n",
-                outer.key, inner.key
-            )
+/// Every setting, those of inner tables included, with the name of its table and of its own.
+fn all_settings() -> Vec<(String, &'static dyn AnySetting)> {
+    let kinds = KINDS.iter().map(|kind| (kind.name, kind.settings));
+    let mut all = Vec::new();
+    for (name, settings) in tables().into_iter().chain(kinds) {
+        for setting in settings {
+            let path = format!("{name}.{}", setting.key());
+            let inner = setting.inner().iter();
+            let inner = inner.map(|inner| (format!("{path}.{}", inner.key()), *inner));
+            all.extend(inner);
+            all.push((path, *setting));
         }
-        _ => panic!("tables are not nested deeper"),
-    };
-    let upstreams = if kind == "forward" && path[0].key != "upstreams" {
-        "upstreams = \"a:1\"\n"
-    } else {
-        ""
-    };
-    format!(
-        "[[route]]\ndestination = \"127.0.0.1:1\"\nhandler = \"a\"\n[handler.a]\nkind = \"{kind}\"\n{upstreams}{line}"
-    )
+    }
+    all
 }
 
-/// The definitions of every kind describe what its parser accepts and refuses, at both ends of each range.
+/// What a definition says to be accepted, its default included, its parser accepts.
 #[test]
 fn definitions_agree_with_the_parsers() {
     let mut tried = 0;
-    for kind in KINDS {
-        let inner = kind
-            .settings
-            .iter()
-            .flat_map(|outer| outer.inner().iter().map(move |inner| vec![outer, inner]));
-        for path in kind
-            .settings
-            .iter()
-            .map(|setting| vec![setting])
-            .chain(inner)
-        {
-            let setting = path[path.len() - 1];
-            let (good, bad) = samples(&setting.form);
-            // A value may be wrong in combination with others, but the error may not say that it is no such value at
-            // all.
-            let says = |value: &str| {
-                let problems = parse(&file(kind.name, &path, value)).err();
-                problems
-                    .map(|problems| problems.to_string())
-                    .unwrap_or_default()
+    for (path, setting) in all_settings() {
+        let mut values = accepted(setting.form());
+        if let DefaultText::Value(text) = setting.default_text() {
+            values.push(text);
+        }
+        for value in values {
+            assert_eq!(setting.accepts(&value), Ok(()), "{path} = {value}");
+            tried += 1;
+        }
+        assert!(!setting.meaning().is_empty(), "{path}");
+    }
+    assert!(tried > 120, "{tried}");
+}
+
+/// The example shows every key, and a key that is commented out has its default there.
+#[test]
+fn the_example_shows_every_key() {
+    let example = read("config.example.toml");
+    for (path, setting) in all_settings() {
+        let key = setting.key();
+        let word = Regex::new(&format!(r"(^|[^\w]){key}([^\w]|$)")).expect("a pattern");
+        assert!(example.lines().any(|line| word.is_match(line)), "{path}");
+    }
+    for (table, header) in [("daemon", "[daemon]"), ("forward", "[handler.resolvers]")] {
+        let (_, rest) = example.split_once(header).expect(header);
+        let section = rest.split("\n\n").next().expect("a section");
+        for (path, setting) in all_settings() {
+            let Some(key) = path.strip_prefix(&format!("{table}.")) else {
+                continue;
             };
-            for value in good {
-                let told = says(&value);
-                let is_refused = ["expected", "must be", "is not a", "has no key", "beyond"]
-                    .iter()
-                    .any(|word| {
-                        told.lines()
-                            .any(|line| line.starts_with("error: ") && line.contains(word))
-                    });
+            let line = format!("# {key} = ");
+            let shown = section.lines().find_map(|text| text.strip_prefix(&line));
+            if let (Some(shown), DefaultText::Value(default)) = (shown, setting.default_text()) {
                 assert!(
-                    !is_refused,
-                    "{}: {} = {value}\n{told}",
-                    kind.name, setting.key
+                    shown.starts_with(&default),
+                    "{path}: {shown}, and not {default}"
                 );
-                tried += 1;
-            }
-            for value in bad {
-                assert!(
-                    !says(&value).is_empty(),
-                    "{}: {} = {value} is accepted",
-                    kind.name,
-                    setting.key
-                );
-                tried += 1;
             }
         }
     }
-    assert!(tried > 150, "{tried}");
+}
+
+/// The tables of settings in the documents have every key, with its default.
+#[test]
+fn the_documents_have_the_defaults() {
+    let tables = [
+        (
+            "docs/configuration.md",
+            "| key | default | meaning |\n",
+            "daemon.",
+        ),
+        (
+            "docs/forward.md",
+            "| setting | default | meaning |\n",
+            "forward.",
+        ),
+        (
+            "docs/forward.md",
+            "| key | default | meaning |\n",
+            "forward.upstreams.",
+        ),
+        (
+            "docs/forward.md",
+            "a table with `fail_open` only",
+            "forward.health.",
+        ),
+    ];
+    for (document, start, prefix) in tables {
+        let text = read(document);
+        let start = text
+            .find(start)
+            .unwrap_or_else(|| panic!("{document}: {start}"));
+        let rows = text[..start].rfind("\n\n").unwrap_or(0);
+        let rows = text[rows..].trim_start().lines();
+        let rows = rows.take_while(|row| row.starts_with('|')).skip(2);
+        let mut documented = Vec::new();
+        for row in rows {
+            let cells: Vec<&str> = row.split(" | ").collect();
+            let keys = cells[0].replace(['|', '`', ' '], "");
+            let default = cells[1].replace('`', "");
+            documented.extend(keys.split(',').map(|key| (key.to_owned(), default.clone())));
+        }
+        for (path, setting) in all_settings() {
+            let Some(key) = path.strip_prefix(prefix).filter(|key| !key.contains('.')) else {
+                continue;
+            };
+            let found = documented.iter().find(|(documented, _)| documented == key);
+            let (_, found) = found.unwrap_or_else(|| panic!("{document}: no row for {path}"));
+            let default = match setting.default_text() {
+                DefaultText::Required => "required".to_owned(),
+                DefaultText::Value(text) | DefaultText::Words(text) => text,
+            };
+            assert!(
+                *found == default || found == "see below",
+                "{path}: {found}, and not {default}"
+            );
+        }
+    }
 }
 
 /// An editor accepts everything that the daemon accepts.

@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 
-use udispatch::config::kind::{BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting};
-use udispatch::config::value;
+use udispatch::config::kind::{
+    BuildContext, BuildError, HandlerSpec, Kind, Needs, Required, Setting,
+};
 use udispatch::datagram::Datagram;
 use udispatch::dispatch::handler::{Batch, Context, Handler};
 use udispatch::dispatch::maglev::mix;
@@ -37,32 +38,22 @@ pub fn judge(seen: &Seen) -> Verdict {
     }
 }
 
-const fn setting(key: &'static str, form: Form) -> Setting {
-    Setting {
-        key,
-        form,
-        default: "required",
-        meaning: "for the model",
-    }
-}
+const SALT: Setting<u64, Required> = Setting::integer("salt", 0..=u64::MAX >> 1)
+    .required()
+    .meaning("for the model");
+
+const WHOLE: Setting<bool, Required> = Setting::boolean("whole")
+    .required()
+    .meaning("for the model");
 
 pub const KIND: Kind = Kind {
     name: "witness",
     summary: "writes down what it is given",
-    settings: &[
-        setting(
-            "salt",
-            Form::Integer {
-                min: 0,
-                max: u64::MAX >> 1,
-            },
-        ),
-        setting("whole", Form::Boolean),
-    ],
+    settings: &[&SALT, &WHOLE],
     example: "",
     read: |section| {
-        let salt = section.required("salt", value::integer(0..=u64::MAX >> 1));
-        let whole = section.required("whole", value::boolean);
+        let salt = section.require(&SALT);
+        let whole = section.require(&WHOLE);
         Some(Box::new(Witness {
             salt: salt?,
             whole: whole?,

@@ -106,7 +106,8 @@ impl FromStr for PortSpan {
                 last: port,
             });
         };
-        let (first, last) = (port(first)?, port(last)?);
+        let first = port(first)?;
+        let last = port(last)?;
         PortSpan::new(first, last).ok_or_else(|| {
             Mistake::new(format!("the ports {first}-{last} run backwards"))
                 .hint(format!("did you mean {last}-{first}?"))
@@ -147,7 +148,7 @@ fn net_v6(host: &str, ports: PortSpan) -> Result<IpNet, Mistake> {
         && let Some(v4) = v6.to_ipv4_mapped()
     {
         return Err(
-            Mistake::new(format!("{address} is an IPv4 address in IPv6 clothes"))
+            Mistake::new(format!("{address} is an IPv4-mapped IPv6 address"))
                 .hint(format!("write \"{v4}:{ports}\"")),
         );
     }
@@ -177,14 +178,11 @@ fn net_v4(host: &str, ports: PortSpan) -> Result<IpNet, Mistake> {
 /// Reads the host part, with the checks that are the same in both families.
 fn as_destination(host: &str, ports: PortSpan) -> Result<IpNet, Mistake> {
     let written = |net: IpNet| Destination { net, ports };
-    let net = match host.contains('/') {
-        true => prefix_of(host)?,
-        false => match prefix_of(host)? {
-            // Sockets are bound to this address for all addresses, and the file uses the same notation.
-            net if net.addr().is_unspecified() => every(net),
-            net => net,
-        },
-    };
+    let mut net = prefix_of(host)?;
+    if net.addr().is_unspecified() && !host.contains('/') {
+        // Sockets are bound to this address for all addresses, and the file uses the same notation.
+        net = every(net);
+    }
     if net.addr().is_unspecified() && net.prefix_len() == net.max_prefix_len() {
         let message = format!("{} is no address of a host", quoted(host));
         let every = written(every(net));
@@ -314,8 +312,8 @@ mod tests {
             ("127.0.0.1: 53", "has a blank in it"),
         ] {
             let mistake = text.parse::<Destination>().expect_err(text);
-            let told = format!("{} / {}", mistake.message, mistake.hint.unwrap_or_default());
-            assert!(told.contains(expected), "{text}: {told}");
+            let reported = format!("{} / {}", mistake.message, mistake.hint.unwrap_or_default());
+            assert!(reported.contains(expected), "{text}: {reported}");
         }
     }
 }

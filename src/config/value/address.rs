@@ -48,7 +48,7 @@ pub fn socket_address(value: Value<'_>) -> Result<SocketAddr, Mistake> {
         Err(_) => bad().hint("write \"127.0.0.1:9253\" or \"[::1]:9253\""),
     })?;
     match address.port() {
-        0 => Err(Mistake::new("port 0 is no port").hint("ports are 1 to 65535")),
+        0 => Err(Mistake::new("port 0 is not a port").hint("ports are 1 to 65535")),
         _ => Ok(address),
     }
 }
@@ -69,7 +69,7 @@ fn prefix_text(text: &str) -> Result<IpNet, Mistake> {
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'));
     if let Some(bare) = bare.filter(|bare| prefix_of(bare).is_ok()) {
-        let message = format!("{} has brackets, and no port follows", quoted(text));
+        let message = format!("{} has brackets but no port", quoted(text));
         return Err(Mistake::new(message).hint(format!("write \"{bare}\"")));
     }
     if text.parse::<SocketAddr>().is_ok() {
@@ -91,19 +91,18 @@ fn prefix_text(text: &str) -> Result<IpNet, Mistake> {
 pub(in super::super) fn source_of(text: &str) -> Result<IpNet, Mistake> {
     let net = prefix_text(text)?;
     if net.addr().is_multicast() {
-        return Err(Mistake::new("no datagram comes from a group")
-            .hint("`source` is who sends; groups belong into `destination`"));
+        return Err(Mistake::new("a group cannot be the source of a datagram")
+            .hint("`source` is the sender; write groups in `destination`"));
     }
     if let IpAddr::V6(v6) = net.addr()
         && let Some(v4) = v6.to_ipv4_mapped()
     {
-        let message = format!("{v6} is an IPv4 address in IPv6 clothes");
+        let message = format!("{v6} is an IPv4-mapped IPv6 address");
         return Err(Mistake::new(message).hint(format!("write \"{v4}\"")));
     }
     if net.addr().is_unspecified() && net.prefix_len() == net.max_prefix_len() {
-        return Err(
-            Mistake::new("no host has this address").hint("for every source leave `source` out")
-        );
+        return Err(Mistake::new("no host can have this address")
+            .hint("for every source leave `source` out"));
     }
     Ok(net)
 }
@@ -136,7 +135,7 @@ fn parse_upstream(text: &str) -> Result<(UpstreamHost, u16), Mistake> {
         return Err(bad().hint(format!("add brackets and port, as in \"[{ip}]:2055\"")));
     }
     let Some((host, port)) = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()) else {
-        return Err(bad().hint("add the port behind a colon"));
+        return Err(bad().hint("add the port after a colon"));
     };
     let port = parse_port(port)?;
     let bracketed = host
@@ -171,10 +170,12 @@ fn host_v6(text: &str, port: u16) -> Option<Result<UpstreamHost, Mistake>> {
     };
     let address: Ipv6Addr = address.parse().ok()?;
     Some(match (zone, address.is_unicast_link_local()) {
-        (None, true) => Err(Mistake::new(format!("{address} exists on every link"))
-            .hint(format!("name the interface: \"[{address}%eth0]:{port}\""))),
+        (None, true) => Err(Mistake::new(format!(
+            "{address} is link-local, so it needs an interface"
+        ))
+        .hint(format!("name the interface: \"[{address}%eth0]:{port}\""))),
         (Some(_), false) if !is_link_local_group(&address) => Err(Mistake::new(format!(
-            "{address} is not link-local: it has no zone"
+            "{address} is not link-local, so it has no zone"
         ))
         .hint(format!("write \"[{address}]:{port}\""))),
         (Some(zone), _) => with_zone(address, zone, port),
@@ -227,7 +228,7 @@ fn sendable(ip: IpAddr, port: u16) -> Result<UpstreamHost, Mistake> {
     if let IpAddr::V6(v6) = ip
         && let Some(v4) = v6.to_ipv4_mapped()
     {
-        let message = format!("{ip} is an IPv4 address in IPv6 clothes");
+        let message = format!("{ip} is an IPv4-mapped IPv6 address");
         return Err(Mistake::new(message).hint(format!("write \"{v4}:{port}\"")));
     }
     Ok(UpstreamHost::Address(SocketAddr::new(ip, port)))

@@ -16,7 +16,7 @@ pub fn hex(value: Value<'_>) -> Result<Vec<u8>, Mistake> {
         .collect();
     let wrong = || {
         Mistake::new("not pairs of hex digits")
-            .hint("such as \"00ff10\"; white space is passed over")
+            .hint("write them as in \"00ff10\"; white space is ignored")
     };
     if !digits.len().is_multiple_of(2) {
         return Err(wrong());

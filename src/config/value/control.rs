@@ -9,32 +9,37 @@ use super::super::diagnostics::{Mistake, quoted};
 use super::super::limits::{HOST_NAME_BYTES_MAX, SOCKET_PATH_BYTES_MAX};
 use super::{Value, path, socket_address};
 
-/// Returns a parser for the path of a unix socket. A relative path is joined to `base`.
+/// Reads the path of a unix socket. A relative path is to be joined to the directory of the file; [`socket_path`]
+/// checks the result.
 ///
 /// # Errors
 ///
-/// The parser returns a mistake if the value is not a path, ends with `/`, or is longer than
-/// `SOCKET_PATH_BYTES_MAX` bytes once joined.
-pub fn socket_path(base: &Path) -> impl Fn(Value<'_>) -> Result<PathBuf, Mistake> {
-    move |value| {
-        let written = path(value)?;
-        if written.to_string_lossy().ends_with('/') {
-            let hint = format!(
-                "name the socket in it: \"{}control.sock\"",
-                written.display()
-            );
-            return Err(Mistake::new("this is a directory").hint(hint));
+/// Returns a mistake if the value is not a path or ends with `/`.
+pub fn socket_name(value: Value<'_>) -> Result<PathBuf, Mistake> {
+    let written = path(value)?;
+    if written.to_string_lossy().ends_with('/') {
+        let hint = format!(
+            "name the socket in it: \"{}control.sock\"",
+            written.display()
+        );
+        return Err(Mistake::new("this is a directory").hint(hint));
+    }
+    Ok(written)
+}
+
+/// Returns the path if a unix socket can have it.
+///
+/// # Errors
+///
+/// Returns a mistake if the path is longer than `SOCKET_PATH_BYTES_MAX` bytes.
+pub fn socket_path(path: &Path) -> Result<PathBuf, Mistake> {
+    match path.as_os_str().len() {
+        bytes if bytes > SOCKET_PATH_BYTES_MAX => {
+            let message = format!("the path has {bytes} bytes; that of a unix socket has at most ");
+            Err(Mistake::new(format!("{message}{SOCKET_PATH_BYTES_MAX}"))
+                .hint("choose a shorter one below /run"))
         }
-        let path = base.join(written);
-        match path.as_os_str().len() {
-            bytes if bytes > SOCKET_PATH_BYTES_MAX => {
-                let message =
-                    format!("the path has {bytes} bytes; that of a unix socket has at most ");
-                Err(Mistake::new(format!("{message}{SOCKET_PATH_BYTES_MAX}"))
-                    .hint("choose a shorter one below /run"))
-            }
-            _ => Ok(path),
-        }
+        _ => Ok(path.to_owned()),
     }
 }
 
@@ -91,7 +96,7 @@ pub fn host_header(value: Value<'_>) -> Result<String, Mistake> {
             Err(bad().hint(format!("without the port: {}", quoted(host))))
         }
         _ if text == "*" => {
-            Err(bad().hint("each name is written out: that keeps foreign pages of a browser out"))
+            Err(bad().hint("write each name in full; a pattern would let web pages of other sites read the server through a browser"))
         }
         _ if name.len() > HOST_NAME_BYTES_MAX || !name.split('.').all(is_label) => {
             Err(bad().hint("letters, digits, hyphens and dots"))
@@ -105,33 +110,20 @@ mod tests {
     use super::super::{read, refusal};
     use super::*;
 
-    /// A relative path is joined to the directory of the file. A path that the kernel cannot bind is rejected.
+    /// A path that the kernel cannot bind is rejected.
     #[test]
     fn paths_of_sockets() {
-        let parser = socket_path(Path::new("/etc/u"));
         assert_eq!(
-            read("\"/run/u.sock\"", &parser),
+            read("\"/run/u.sock\"", socket_name),
             Ok(PathBuf::from("/run/u.sock"))
         );
-        assert_eq!(
-            read("\"u.sock\"", &parser),
-            Ok(PathBuf::from("/etc/u/u.sock"))
-        );
-        let longest = format!("\"/{}\"", "x".repeat(106));
-        assert_eq!(
-            read(&longest, &parser).map(|path| path.as_os_str().len()),
-            Ok(107)
-        );
-        assert!(
-            refusal(&format!("\"/{}\"", "x".repeat(107)), &parser)
-                .contains("108 bytes; that of a unix socket")
-        );
-        assert!(
-            refusal(&format!("\"{}\"", "x".repeat(101)), &parser).contains("at most 107"),
-            "with its directory"
-        );
-        assert!(refusal("\"/run/\"", &parser).contains("\"/run/control.sock\""));
-        assert!(refusal("\"\"", &parser).contains("is empty"));
+        assert!(refusal("\"/run/\"", socket_name).contains("\"/run/control.sock\""));
+        assert!(refusal("\"\"", socket_name).contains("is empty"));
+        let path = |bytes| socket_path(Path::new(&"x".repeat(bytes)));
+        assert_eq!(path(107).map(|path| path.as_os_str().len()), Ok(107));
+        let mistake = path(108).expect_err("the path is too long");
+        let message = "the path has 108 bytes; that of a unix socket has at most 107";
+        assert_eq!(mistake.message, message);
     }
 
     /// A port alone means the loopback address; every other address is written in full.
@@ -182,7 +174,7 @@ mod tests {
                 "without the port: \"stats.example\"",
             ),
             ("\"http://stats.example\"", "without http://"),
-            ("\"*\"", "written out"),
+            ("\"*\"", "write each name in full"),
             ("\"*.example\"", "letters, digits, hyphens and dots"),
             ("\"a..b\"", "is not the name of a host"),
             ("\"\"", "is not the name of a host"),

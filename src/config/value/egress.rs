@@ -83,7 +83,7 @@ pub fn send_from(value: Value<'_>) -> Result<SendFrom, Mistake> {
             .and_then(|rest| rest.strip_suffix(']'));
         let hint = match bare.filter(|bare| bare.parse::<IpAddr>().is_ok()) {
             Some(bare) => Some(format!(
-                "without brackets, where there is no port: \"{bare}\""
+                "write it without brackets, because there is no port: \"{bare}\""
             )),
             None => did_you_mean(text, ["own", "keep"]),
         };
@@ -91,10 +91,10 @@ pub fn send_from(value: Value<'_>) -> Result<SendFrom, Mistake> {
     })?;
     if address.port() == 0 && text.parse::<SocketAddr>().is_ok() {
         let hint = format!(
-            "leave it out, and the kernel chooses one: \"{}\"",
+            "leave the port out to let the kernel choose one: \"{}\"",
             address.ip()
         );
-        return Err(Mistake::new("port 0 is no port").hint(hint));
+        return Err(Mistake::new("port 0 is not a port").hint(hint));
     }
     check_source(address.ip())?;
     Ok(SendFrom::Address(address))
@@ -105,18 +105,18 @@ fn check_source(ip: IpAddr) -> Result<(), Mistake> {
     if ip.is_unspecified() {
         let hint = "write \"own\", or one address of this host";
         return Err(Mistake::new(format!(
-            "{ip} stands for every address; a datagram has one source"
+            "{ip} stands for every address, but a datagram has one source"
         ))
         .hint(hint));
     }
     if ip.is_multicast() || is_broadcast {
-        let message = format!("{ip} is no host's address: nothing can be sent from it");
+        let message = format!("{ip} cannot be the source of a datagram");
         return Err(Mistake::new(message).hint("write an address of this host"));
     }
     if let IpAddr::V6(v6) = ip
         && let Some(v4) = v6.to_ipv4_mapped()
     {
-        let message = format!("{ip} is an IPv4 address in IPv6 clothes");
+        let message = format!("{ip} is an IPv4-mapped IPv6 address");
         return Err(Mistake::new(message).hint(format!("write \"{v4}\"")));
     }
     Ok(())
@@ -200,16 +200,16 @@ mod tests {
             ("\"kep\"", "did you mean \"keep\"?"),
             (
                 "\"192.0.2.1:0\"",
-                "leave it out, and the kernel chooses one: \"192.0.2.1\"",
+                "leave the port out to let the kernel choose one: \"192.0.2.1\"",
             ),
             (
                 "\"[2001:db8::1]\"",
-                "without brackets, where there is no port: \"2001:db8::1\"",
+                "write it without brackets, because there is no port: \"2001:db8::1\"",
             ),
             ("\"0.0.0.0\"", "stands for every address"),
-            ("\"239.1.1.1\"", "no host's address"),
-            ("\"255.255.255.255\"", "no host's address"),
-            ("\"[ff02::1]:5\"", "no host's address"),
+            ("\"239.1.1.1\"", "cannot be the source"),
+            ("\"255.255.255.255\"", "cannot be the source"),
+            ("\"[ff02::1]:5\"", "cannot be the source"),
             ("\"::ffff:10.0.0.1\"", "write \"10.0.0.1\""),
             (
                 "\"collector.example\"",

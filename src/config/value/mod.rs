@@ -17,15 +17,16 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use toml::Spanned;
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
 pub(super) use self::address::{interface_name, is_v4, source_of};
 pub use self::address::{ip_address, prefix, socket_address, upstream};
 pub use self::bytes::hex;
-pub use self::control::{host_header, http_address, socket_path};
+pub use self::control::{host_header, http_address, socket_name, socket_path};
 pub use self::egress::{DSCP, DSCP_MAX, dscp, interface, send_from};
 pub use self::quantity::{
-    Rate, duration, duration_in, duration_or_zero, fraction, rate, show_size, size, size_in,
+    Rate, duration, duration_in, duration_or_zero, fraction, rate, show_duration, show_size, size,
+    size_in,
 };
 use super::diagnostics::{Mistake, did_you_mean, listed, quoted};
 use super::source::Placed;
@@ -157,6 +158,11 @@ pub fn boolean(value: Value<'_>) -> Result<bool, Mistake> {
     }
 }
 
+/// Returns the description of a whole number within `bounds`, for [`Value::expected`].
+pub(super) fn whole_number<T: Display>(bounds: &RangeInclusive<T>) -> String {
+    format!("a whole number from {} to {}", bounds.start(), bounds.end())
+}
+
 /// Returns a parser for a whole number within `bounds`.
 ///
 /// # Errors
@@ -167,7 +173,7 @@ where
     T: TryFrom<i128> + PartialOrd + Display,
 {
     move |value| {
-        let wanted = format!("a whole number from {} to {}", bounds.start(), bounds.end());
+        let wanted = whole_number(&bounds);
         let number = value.number(&wanted).map_err(|mistake| {
             let text = value.text("").unwrap_or_default();
             let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -226,20 +232,22 @@ pub fn placed<T>(
     }
 }
 
-/// Reads `text` as the value of a key, for tests of parsers.
+/// Reads `text` as the value of a key, in the notation of the file.
 ///
 /// # Errors
 ///
-/// Returns the mistake of `parser`.
-#[cfg(test)]
+/// Returns a mistake if `text` is not one TOML value, or the mistake of `parser`.
 pub(super) fn read<T>(
     text: &str,
     parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
 ) -> Result<T, Mistake> {
     let document = format!("key = {text}\n");
-    let table = toml::de::DeTable::parse(&document).expect("the test's TOML is well formed");
-    let (_, value) = table.get_ref().iter().next().expect("one key");
-    parser(Value::new(value))
+    let table = DeTable::parse(&document).map_err(|error| Mistake::new(error.message()))?;
+    let mut values = table.get_ref().iter().map(|(_, value)| value);
+    match (values.next(), values.next()) {
+        (Some(value), None) => parser(Value::new(value)),
+        _ => Err(Mistake::new("is not one value")),
+    }
 }
 
 /// Returns the message and the hint for a text that `parser` must reject.

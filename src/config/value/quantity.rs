@@ -65,16 +65,16 @@ pub fn duration_in(
     move |value| {
         if let DeValue::Integer(number) = value.inner() {
             let hint = format!("write the unit: \"{number}s\" or \"{number}ms\"");
-            return Err(Mistake::new("a bare number does not say its unit").hint(hint));
+            return Err(Mistake::new("a number without a unit is not a duration").hint(hint));
         }
         let duration = parse_duration(value.text(DURATION)?)?;
         if bounds.contains(&duration) {
             return Ok(duration);
         }
-        let bound = match duration < *bounds.start() {
-            true => format!("at least {:?}", bounds.start()),
-            false if *bounds.end() == DURATION_MAX => format!("at most {DURATION_DAYS_MAX}d"),
-            false => format!("at most {:?}", bounds.end()),
+        let bound = if duration < *bounds.start() {
+            format!("at least {}", show_duration(*bounds.start()))
+        } else {
+            format!("at most {}", show_duration(*bounds.end()))
         };
         Err(Mistake::new(format!("must be {bound}")))
     }
@@ -92,6 +92,21 @@ pub fn duration_or_zero(
     move |value| match duration(value)? {
         Duration::ZERO => Ok(Duration::ZERO),
         _ => within(value),
+    }
+}
+
+/// Returns a duration in the largest unit that leaves no fraction. A single minute is shown as `60s`. A fraction of a
+/// microsecond, which no file can contain, is left out.
+pub fn show_duration(duration: Duration) -> String {
+    let ns = duration.as_nanos();
+    let fits = |(name, unit): &&(&str, u64)| {
+        let unit = u128::from(*unit);
+        ns.is_multiple_of(unit) && (*name != "m" || ns > unit)
+    };
+    match TIME_UNITS.iter().rev().find(fits) {
+        Some((name, unit)) if ns > 0 => format!("{}{name}", ns / u128::from(*unit)),
+        Some(_) => "0s".to_owned(),
+        None => format!("{}us", duration.as_micros()),
     }
 }
 
@@ -209,8 +224,8 @@ pub fn show_size(bytes: u64) -> String {
 /// `u32`.
 pub fn rate(value: Value<'_>) -> Result<Rate, Mistake> {
     if let DeValue::Integer(number) = value.inner() {
-        let hint = format!("write in which time: \"{number}/s\" or \"{number}/m\"");
-        return Err(Mistake::new("a bare number is no rate").hint(hint));
+        let hint = format!("write the unit of time: \"{number}/s\" or \"{number}/m\"");
+        return Err(Mistake::new("a number without a unit is not a rate").hint(hint));
     }
     parse_rate(value.text(RATE)?)
 }
@@ -256,15 +271,14 @@ pub fn fraction(max: u32) -> impl Fn(Value<'_>) -> Result<(u32, u32), Mistake> {
             number(whole).ok_or_else(bad)?,
         ) {
             (_, whole) if whole > max => Err(Mistake::new(format!(
-                "{} counts beyond {max}",
+                "{} has a denominator above {max}",
                 quoted(text)
             ))),
             (0, _) => {
-                Err(Mistake::new("none at all would be taken").hint("leave the upstream out"))
+                Err(Mistake::new("a share of 0 takes no datagrams").hint("leave the upstream out"))
             }
-            (part, whole) if part >= whole => {
-                Err(Mistake::new("less than all must be taken").hint("leave it out to take all"))
-            }
+            (part, whole) if part >= whole => Err(Mistake::new("a share must be less than 1")
+                .hint("leave the key out to take all datagrams")),
             taken => Ok(taken),
         }
     }
@@ -348,6 +362,18 @@ mod tests {
         assert!(refusal("1", &bounded).contains("must be from 4KiB to 1GiB, found 1B"));
     }
 
+    /// Durations in messages are shown as a person would write them, and can be read again.
+    #[test]
+    fn durations_are_shown_in_round_units() {
+        for text in [
+            "0s", "5us", "1500ms", "1s", "60s", "90s", "2m", "1h", "25h", "1d", "365d",
+        ] {
+            let duration = read(&format!("\"{text}\""), duration).expect(text);
+            assert_eq!(show_duration(duration), text);
+        }
+        assert_eq!(show_duration(Duration::from_nanos(1_500)), "1us");
+    }
+
     /// A rate includes its unit of time.
     #[test]
     fn rates() {
@@ -361,7 +387,7 @@ mod tests {
         assert_eq!(read("\"1000/m\"", rate), per(1000, 60));
         assert_eq!(read("\"1/h\"", rate), per(1, 3600));
         for (text, expected) in [
-            ("100", "write in which time: \"100/s\""),
+            ("100", "write the unit of time: \"100/s\""),
             ("\"100\"", "/s, /m or /h"),
             ("\"0/s\"", "lets nothing through"),
             ("\"x/s\"", "is not a rate"),
@@ -390,13 +416,16 @@ mod tests {
             Ok((999_999, 1_000_000))
         );
         for (text, expected) in [
-            ("\"1/1000001\"", "counts beyond 1000000"),
-            ("\"1/99999999999999999999\"", "counts beyond 1000000"),
-            ("\"1/1\"", "leave it out to take all"),
-            ("\"2/1\"", "leave it out to take all"),
-            ("\"0/0\"", "none at all"),
+            ("\"1/1000001\"", "has a denominator above 1000000"),
+            (
+                "\"1/99999999999999999999\"",
+                "has a denominator above 1000000",
+            ),
+            ("\"1/1\"", "leave the key out to take all datagrams"),
+            ("\"2/1\"", "leave the key out to take all datagrams"),
+            ("\"0/0\"", "takes no datagrams"),
             ("\"0/9\"", "leave the upstream out"),
-            ("\"1/0\"", "less than all"),
+            ("\"1/0\"", "less than 1"),
             ("\"1\"", "is not a share such as"),
             ("\"+1/9\"", "is not a share"),
             ("\"1/ 9\"", "is not a share"),

@@ -1,7 +1,8 @@
 //! Kinds of handlers for tests of the configuration. They read settings and do nothing else.
 
 use udispatch::config::kind::{
-    BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting, Upstream,
+    BuildContext, BuildError, Form, HandlerSpec, Kind, ListSetting, Needs, Optional, Required,
+    Setting, Upstream,
 };
 use udispatch::config::section::Section;
 use udispatch::config::value;
@@ -12,15 +13,10 @@ pub const KINDS: &[Kind] = &[
     Kind {
         name: "echo",
         summary: "answers each datagram with itself",
-        settings: &[Setting {
-            key: "ttl",
-            form: Form::Integer { min: 1, max: 255 },
-            default: "received - 1",
-            meaning: "The TTL of answers.",
-        }],
+        settings: &[&TTL],
         example: "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n",
         read: |section| {
-            let ttl = section.optional("ttl", value::integer(1..=255_u8));
+            let ttl = section.find(&TTL);
             spec(format!("echo {ttl:?}"), Vec::new())
         },
     },
@@ -34,20 +30,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         name: "forward",
         summary: "sends each datagram on to one upstream or several",
-        settings: &[
-            Setting {
-                key: "upstreams",
-                form: Form::List(&Form::Text("\"address:port\"")),
-                default: "required",
-                meaning: "Where to send. Names are resolved at start.",
-            },
-            Setting {
-                key: "pick",
-                form: Form::Choice(&["all", "random"]),
-                default: "all",
-                meaning: "Which of them get a datagram.",
-            },
-        ],
+        settings: &[&UPSTREAMS, &PICK],
         example: "[[route]]\ndestination = \"127.0.0.1:2055\"\nhandler = \"collectors\"\n\n\
             [handler.collectors]\nkind = \"forward\"\n\
             upstreams = [\"10.0.0.1:2055\", \"collector.example:2055\"]\n",
@@ -56,38 +39,43 @@ pub const KINDS: &[Kind] = &[
     Kind {
         name: "reply",
         summary: "answers with something fixed",
-        settings: &[
-            Setting {
-                key: "text",
-                form: Form::Text("text"),
-                default: "",
-                meaning: "The answer as text; this or `hex`.",
-            },
-            Setting {
-                key: "hex",
-                form: Form::Text("text"),
-                default: "",
-                meaning: "The answer in hexadecimal digits; this or `text`.",
-            },
-        ],
+        settings: &[&TEXT, &HEX],
         example: "[[route]]\ndestination = \"127.0.0.1:7\"\nhandler = \"hello\"\n\n\
             [handler.hello]\nkind = \"reply\"\ntext = \"hello\"\n",
         read: |section| {
-            let text = section.optional("text", value::string);
-            let hex = section.optional("hex", value::string);
-            section.exactly_one(&["text", "hex"])?;
+            let text = section.find(&TEXT);
+            let hex = section.find(&HEX);
+            section.exactly_one(&[TEXT.key, HEX.key])?;
             spec(format!("reply {:?}", text.or(hex)?), Vec::new())
         },
     },
 ];
 
+const TTL: Setting<u8, Optional> = Setting::integer("ttl", 1..=255)
+    .optional("received - 1")
+    .meaning("The TTL of answers.");
+
+const UPSTREAMS: ListSetting<Upstream, Required> =
+    Setting::custom("upstreams", Form::Text("\"address:port\""), value::upstream)
+        .required()
+        .meaning("Where to send. Names are resolved at start.")
+        .list();
+
+const PICK: Setting<&str> = Setting::choice("pick", &[("all", "all"), ("random", "random")])
+    .default("all")
+    .meaning("Which of them get a datagram.");
+
+const TEXT: Setting<String, Optional> = Setting::custom("text", Form::Text("text"), value::string)
+    .optional("")
+    .meaning("The answer as text; this or `hex`.");
+
+const HEX: Setting<String, Optional> = Setting::custom("hex", Form::Text("text"), value::string)
+    .optional("")
+    .meaning("The answer in hexadecimal digits; this or `text`.");
+
 fn read_forward(section: &mut Section<'_>) -> Option<Box<dyn HandlerSpec>> {
-    let upstreams = section.required_list("upstreams", value::upstream);
-    let pick = section.or(
-        "pick",
-        value::choice(&[("all", "all"), ("random", "random")]),
-        "all",
-    );
+    let upstreams = section.require_list(&UPSTREAMS);
+    let pick = section.get(&PICK);
     spec(format!("forward {pick}"), upstreams?)
 }
 

@@ -1,18 +1,12 @@
 //! Parses `health`: how upstreams are probed, and what happens when none is alive.
 
-use std::time::Duration;
-
-use super::schema::{HEALTH, PROBE_BYTES_MAX, STREAK_MAX};
-use crate::config::diagnostics::Mistake;
+use super::schema::{
+    EXPECT, EXPECT_HEX, FAIL_OPEN, FALL, HEALTH, HEALTH_SETTINGS, INTERVAL, PROBE, RISE, SEND,
+    SEND_HEX, TIMEOUT,
+};
+use crate::config::kind::{Optional, Setting};
 use crate::config::section::Section;
 use crate::config::upstream::{ProbeOver, ProbeSettings};
-use crate::config::value::{self, Value};
-
-const INTERVAL: Duration = Duration::from_secs(5);
-const INTERVAL_MIN: Duration = Duration::from_millis(100);
-const TIMEOUT: Duration = Duration::from_secs(2);
-const TIMEOUT_MIN: Duration = Duration::from_millis(10);
-const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// Checked settings of `health`.
 #[derive(Debug)]
@@ -25,68 +19,59 @@ pub struct HealthSettings {
 
 /// Parses the key `health`. Returns `None` if it is wrong; the problem is reported in `section`.
 pub fn read(section: &mut Section<'_>) -> Option<HealthSettings> {
-    match section.raw("health") {
+    match section.raw(&HEALTH) {
         None => Some(HealthSettings {
             probe: None,
-            fail_open: true,
+            fail_open: FAIL_OPEN.default_value(),
         }),
-        Some(value) => section.table("health", value, HEALTH, table),
+        Some(value) => section.table(&HEALTH, value, table),
     }
 }
 
 fn table(section: &mut Section<'_>) -> Option<HealthSettings> {
-    let only_fail_open = section.has("fail_open")
-        && HEALTH
-            .iter()
-            .all(|one| one.key == "fail_open" || !section.has(one.key));
-    let fail_open = section.or("fail_open", value::boolean, true);
+    let mut others = HEALTH_SETTINGS
+        .iter()
+        .map(|setting| setting.key())
+        .filter(|key| *key != FAIL_OPEN.key);
+    let only_fail_open = section.has(FAIL_OPEN.key) && !others.any(|key| section.has(key));
+    let fail_open = section.get(&FAIL_OPEN);
     if only_fail_open {
         return Some(HealthSettings {
             probe: None,
             fail_open,
         });
     }
-    let over = section.required(
-        "probe",
-        value::choice(&[("udp", ProbeOver::Udp), ("tcp", ProbeOver::Tcp)]),
-    );
-    let send = bytes(section, "send", "send_hex");
-    let expect = bytes(section, "expect", "expect_hex");
-    let interval = section.or(
-        "interval",
-        value::duration_in(INTERVAL_MIN..=LONGEST),
-        INTERVAL,
-    );
-    let timeout = section.or(
-        "timeout",
-        value::duration_in(TIMEOUT_MIN..=LONGEST),
-        TIMEOUT.min(interval),
-    );
-    let rise = section.or("rise", value::integer(1..=STREAK_MAX), 2);
-    let fall = section.or("fall", value::integer(1..=STREAK_MAX), 3);
+    section.report_absent(PROBE.key);
+    let over = section.find(&PROBE);
+    let send = bytes(section, &SEND, &SEND_HEX);
+    let expect = bytes(section, &EXPECT, &EXPECT_HEX);
+    let interval = section.get(&INTERVAL);
+    let timeout = section.get_capped(&TIMEOUT, interval);
+    let rise = section.get(&RISE);
+    let fall = section.get(&FALL);
     if timeout > interval {
-        let message =
-            format!("is longer than `interval`, {interval:?}: probes would overtake each other");
+        let message = format!(
+            "is longer than `interval`, {interval:?}: the next probe would begin before this one ends"
+        );
         section.problem(
-            "timeout",
+            TIMEOUT.key,
             message,
-            "write a shorter one, or a longer interval",
+            "write a shorter timeout, or a longer interval",
         );
     }
-    if over == Some(ProbeOver::Udp) && !section.has("send") && !section.has("send_hex") {
-        let message = "a datagram that asks has to say something";
+    if over == Some(ProbeOver::Udp) && !section.has(SEND.key) && !section.has(SEND_HEX.key) {
+        let message = "a UDP probe needs a payload";
         section.problem(
-            "send",
+            SEND.key,
             message,
-            "add send = \"...\" or send_hex = \"...\": what the upstream answers",
+            "add send = \"...\" or send_hex = \"...\": a request that the upstream replies to",
         );
     }
-    let (send, expect) = (send.unwrap_or_default(), expect.unwrap_or_default());
     Some(HealthSettings {
         probe: Some(ProbeSettings {
             over: over?,
-            send,
-            expect,
+            send: send.unwrap_or_default(),
+            expect: expect.unwrap_or_default(),
             interval,
             timeout,
             rise,
@@ -97,19 +82,13 @@ fn table(section: &mut Section<'_>) -> Option<HealthSettings> {
 }
 
 /// Parses bytes that are written as text under one key, or as hex digits under another.
-fn bytes(section: &mut Section<'_>, text: &str, hex: &str) -> Option<Vec<u8>> {
-    section.at_most_one(&[text, hex]);
-    let from_text = section.optional(text, |value| some(value::string(value)?.into_bytes()));
-    let from_hex = section.optional(hex, |value: Value<'_>| some(value::hex(value)?));
+fn bytes(
+    section: &mut Section<'_>,
+    text: &Setting<Vec<u8>, Optional>,
+    hex: &Setting<Vec<u8>, Optional>,
+) -> Option<Vec<u8>> {
+    section.at_most_one(&[text.key, hex.key]);
+    let from_text = section.find(text);
+    let from_hex = section.find(hex);
     from_text.or(from_hex)
-}
-
-fn some(bytes: Vec<u8>) -> Result<Vec<u8>, Mistake> {
-    match bytes.len() {
-        0 => Err(Mistake::new("is empty").hint("leave it out")),
-        len if len > PROBE_BYTES_MAX => Err(Mistake::new(format!(
-            "{len} bytes, more than {PROBE_BYTES_MAX}"
-        ))),
-        _ => Ok(bytes),
-    }
 }

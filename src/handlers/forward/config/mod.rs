@@ -149,7 +149,7 @@ impl Settings {
 
 /// Values of the key `replies`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Said {
+pub enum RepliesSetting {
     /// The value `false`.
     No,
     /// The value `true`.

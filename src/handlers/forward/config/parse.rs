@@ -1,63 +1,43 @@
 //! Parses a `[handler.NAME]` with `kind = "forward"` into [`Settings`]. Every key is parsed, even after a problem.
 //! `validate.rs` checks contradictions between keys, once all of them could be parsed.
 
-use std::time::Duration;
-
 use super::health;
 use super::schema::{
-    COUNT_MAX, HASH_ON, LENGTH_MAX, OFFSET_MAX, PAYLOAD, PICKS, SESSIONS_MAX, SPREADS,
+    HASH_ON, LENGTH, OFFSET, PICK, REPLIES, REPLIES_MAX, REQUESTS_MAX, RESOLVE_INTERVAL,
+    RESOLVE_OPTIONAL, SESSION_IDLE, SESSION_MAX, SESSION_SHARE, SESSION_UNREPLIED, SPREAD,
+    UPSTREAMS,
 };
 use super::upstream_entry::{self, UpstreamEntry};
 use super::validate;
-use super::{Choice, HashOn, Limits, Replies, Said, Settings, Spread};
-use crate::config::diagnostics::{Mistake, did_you_mean};
+use super::{Choice, HashOn, Limits, Replies, RepliesSetting, Settings, Spread};
 use crate::config::section::Section;
 use crate::config::upstream::{MonitorSettings, SendFrom};
-use crate::config::value::{self, Value, placed};
-use crate::dispatch::pool::Pick;
 use crate::handlers::reply_settings;
-
-const SECOND: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(86_400);
-const IDLE: Duration = Duration::from_secs(60);
-const UNREPLIED: Duration = Duration::from_secs(5);
-const SESSIONS: u32 = 65_536;
-const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Parses the table of the handler. Returns `None` if it is wrong; the problems are reported in `section`.
 pub fn read(section: &mut Section<'_>) -> Option<Settings> {
     let entries = read_entries(section);
-    let pick = section.optional("pick", value::choice(&PICKS));
+    let pick = section.find(&PICK);
     let hash_on = read_hash_on(section);
-    let spread = section.optional("spread", value::choice(&SPREADS));
-    let said = section.optional("replies", placed(replies));
+    let spread = section.find(&SPREAD);
+    let written = section.find(&REPLIES);
     let limits = read_limits(section);
     let health = health::read(section);
-    let resolve_interval = section.or(
-        "resolve_interval",
-        value::duration_or_zero(SECOND..=DAY),
-        RESOLVE_INTERVAL,
-    );
-    let resolve_optional = section.or("resolve_optional", value::boolean, false);
+    let resolve_interval = section.get(&RESOLVE_INTERVAL);
+    let resolve_optional = section.get(&RESOLVE_OPTIONAL);
     let reply_policy = reply_settings::read(section);
 
     // Contradictions are not checked if a key that decides about them could not be parsed.
     let is_unread = |key: &str, is_read: bool| section.has(key) && !is_read;
-    if is_unread("pick", pick.is_some())
-        || is_unread("spread", spread.is_some())
-        || is_unread("replies", said.is_some())
+    if is_unread(PICK.key, pick.is_some())
+        || is_unread(SPREAD.key, spread.is_some())
+        || is_unread(REPLIES.key, written.is_some())
     {
         return None;
     }
     let entries = entries?;
-    let choice = pick.unwrap_or(Choice::One(Pick::RoundRobin));
-    let said = said.map(|said| said.value);
-    let replies = match (said, choice) {
-        (Some(Said::No), _) => Replies::None,
-        (None, _) if !replies_by_default(&entries, choice) => Replies::None,
-        (Some(Said::All), _) | (_, Choice::One(_)) => Replies::All,
-        (_, Choice::All) => Replies::First,
-    };
+    let choice = pick.unwrap_or(PICK.default_value());
+    let replies = decide_replies(written, choice, &entries);
     let default_spread = if replies == Replies::None {
         Spread::Datagram
     } else {
@@ -68,7 +48,7 @@ pub fn read(section: &mut Section<'_>) -> Option<Settings> {
         upstreams: entries.iter().map(|entry| entry.upstream.clone()).collect(),
         upstream_options: entries.iter().map(|entry| entry.options).collect(),
         choice,
-        hash_on: hash_on.unwrap_or(HashOn::Source),
+        hash_on: hash_on.unwrap_or(HASH_ON.default_value()),
         spread: spread.unwrap_or(default_spread),
         replies,
         limits,
@@ -80,19 +60,33 @@ pub fn read(section: &mut Section<'_>) -> Option<Settings> {
         },
         fail_open: health.fail_open,
     };
-    validate::report(section, &settings, &entries, said);
+    validate::report(section, &settings, &entries, written);
     Some(settings)
 }
 
 /// Parses all upstreams. Returns `None` if one of them is wrong.
 fn read_entries(section: &mut Section<'_>) -> Option<Vec<UpstreamEntry>> {
-    let elements = section.required_values("upstreams")?;
+    let elements = section.require_values(&UPSTREAMS)?;
     let count = elements.len();
     let entries: Vec<UpstreamEntry> = elements
         .into_iter()
         .filter_map(|element| upstream_entry::read(section, element))
         .collect();
     (entries.len() == count).then_some(entries)
+}
+
+/// Returns which replies are sent back. `written` is the value of the key `replies`.
+fn decide_replies(
+    written: Option<RepliesSetting>,
+    choice: Choice,
+    entries: &[UpstreamEntry],
+) -> Replies {
+    match (written, choice) {
+        (Some(RepliesSetting::No), _) => Replies::None,
+        (None, _) if !replies_by_default(entries, choice) => Replies::None,
+        (Some(RepliesSetting::All), _) | (_, Choice::One(_)) => Replies::All,
+        (_, Choice::All) => Replies::First,
+    }
 }
 
 /// Default of `replies`: `false` if several upstreams would reply to each request, or if no reply can come back.
@@ -104,70 +98,36 @@ fn replies_by_default(entries: &[UpstreamEntry], choice: Choice) -> bool {
     choice != Choice::All && !all_groups && !any_keeps
 }
 
-fn replies(value: Value<'_>) -> Result<Said, Mistake> {
-    let wanted = "true, false, \"first\" or \"all\"";
-    match value.text(wanted) {
-        Ok("first") => Ok(Said::First),
-        Ok("all") => Ok(Said::All),
-        Ok(text @ ("true" | "false")) => Err(value
-            .expected(wanted)
-            .hint(format!("write {text}, without quotes"))),
-        Ok(text) => Err(value
-            .expected(wanted)
-            .maybe_hint(did_you_mean(text, ["first", "all"]))),
-        Err(_) => match value::boolean(value) {
-            Ok(true) => Ok(Said::Yes),
-            Ok(false) => Ok(Said::No),
-            Err(_) => Err(value.expected(wanted)),
-        },
-    }
-}
-
 fn read_hash_on(section: &mut Section<'_>) -> Option<HashOn> {
-    let value = section.raw("hash_on")?;
+    let value = section.raw(&HASH_ON)?;
     if !value.is_table() {
-        let words = value::choice(&HASH_ON);
-        return section.parse("hash_on", value, |value| match value.text("") {
-            Ok(_) => words(value),
-            Err(_) => {
-                Err(value
-                    .expected("source, source_address, destination or a table { offset, length }"))
-            }
-        });
+        return section.parse(&HASH_ON, value);
     }
-    section.table("hash_on", value, PAYLOAD, |section| {
-        let offset = section.or("offset", value::integer(0..=OFFSET_MAX), 0);
-        let length = section.or("length", value::integer(1..=LENGTH_MAX), 4);
+    section.table(&HASH_ON, value, |section| {
+        let offset = section.get(&OFFSET);
+        let length = section.get(&LENGTH);
         Some(HashOn::Payload { offset, length })
     })
 }
 
 fn read_limits(section: &mut Section<'_>) -> Limits {
-    let idle = section.or("session_idle", value::duration_in(SECOND..=DAY), IDLE);
-    let unreplied = section.or(
-        "session_unreplied",
-        value::duration_in(SECOND..=DAY),
-        UNREPLIED.min(idle),
-    );
-    let max = section.or("session_max", value::integer(1..=SESSIONS_MAX), SESSIONS);
-    let share = section.or(
-        "session_share",
-        value::integer(1..=SESSIONS_MAX),
-        (max / 4).max(1),
-    );
-    let replies_max = section.optional("replies_max", value::integer(1..=COUNT_MAX));
-    let requests_max = section.optional("requests_max", value::integer(1..=COUNT_MAX));
+    let idle = section.get(&SESSION_IDLE);
+    let unreplied = section.get_capped(&SESSION_UNREPLIED, idle);
+    let max = section.get(&SESSION_MAX);
+    let share = section.find(&SESSION_SHARE).unwrap_or((max / 4).max(1));
+    let replies_max = section.find(&REPLIES_MAX);
+    let requests_max = section.find(&REQUESTS_MAX);
     if unreplied > idle {
         let message = format!(
-            "is longer than `session_idle`, {idle:?}: who never answered would stay longest"
+            "is longer than `session_idle`, {idle:?}: sessions without a reply would live longer than others"
         );
-        section.problem("session_unreplied", message, "write a shorter one");
+        section.problem(SESSION_UNREPLIED.key, message, "write a shorter duration");
     }
     if share > max {
         section.problem(
-            "session_share",
+            SESSION_SHARE.key,
             format!("is more than `session_max`, {max}"),
-            "write less, or leave it out",
+            "write a smaller number, or leave it out",
         );
     }
     Limits {
@@ -184,6 +144,7 @@ fn read_limits(section: &mut Section<'_>) -> Limits {
 mod tests {
     use std::cell::RefCell;
     use std::path::Path;
+    use std::time::Duration;
 
     use super::super::{Sample, UpstreamOptions};
     use super::*;
@@ -191,6 +152,7 @@ mod tests {
     use crate::config::kind::Kind;
     use crate::config::upstream::{Egress, ProbeOver, ProbeSettings};
     use crate::config::value::Rate;
+    use crate::dispatch::pool::Pick;
     use crate::handlers::forward::Forward;
 
     thread_local! {
@@ -383,8 +345,8 @@ mod tests {
             over: ProbeOver::Udp,
             send: vec![0, 255],
             expect: b"ok".to_vec(),
-            interval: SECOND,
-            timeout: SECOND,
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
             rise: 1,
             fall: 1,
         };

@@ -1,30 +1,66 @@
-//! The keys of a `forward` handler, of an upstream's table and of `health`: their forms, defaults and meanings.
+//! The definitions of all settings: of a `forward` handler, of an upstream's table, of `hash_on` and of `health`.
 
-use super::{Choice, HashOn, Spread};
-use crate::config::kind::{Form, Setting};
-use crate::config::{setting, value};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::{Choice, HashOn, RepliesSetting, Sample, Spread};
+use crate::config::diagnostics::{Mistake, did_you_mean};
+use crate::config::kind::{
+    Capped, Form, InterfaceRef, ListSetting, Optional, Required, Setting, SettingTable, Upstream,
+};
+use crate::config::limits::{
+    HASHED_BYTES_MAX, PAYLOAD_BYTES_MAX, PROBE_BYTES_MAX, SAMPLE_MAX, SESSION_DATAGRAMS_MAX,
+    SESSIONS_MAX, STREAK_MAX, WEIGHT_MAX,
+};
+use crate::config::upstream::{ProbeOver, SendFrom};
+use crate::config::value::{self, Rate, Value};
 use crate::dispatch::pool::Pick;
-use crate::handlers::reply_settings::{ALLOW_LOW_PORTS, ANSWER_GROUPS};
+use crate::handlers::reply_settings::{self, ALLOW_LOW_PORTS, ANSWER_GROUPS};
 
-/// Largest denominator of a sample, in datagrams.
-pub const SAMPLE_MAX: u32 = 1_000_000;
-/// Highest weight of an upstream.
-pub const WEIGHT_MAX: u32 = 1_000;
-/// Most sessions of one handler, over all workers.
-pub const SESSIONS_MAX: u32 = 1_048_576;
-/// Highest value of `requests_max` and `replies_max`, in datagrams.
-pub const COUNT_MAX: u32 = 1_000_000;
-/// Index of the last possible byte of a UDP payload over IPv4.
-pub const OFFSET_MAX: u16 = 65_506;
-/// Most bytes of the payload that are hashed.
-pub const LENGTH_MAX: u16 = 1_024;
-/// Most bytes that a probe sends or expects.
-pub const PROBE_BYTES_MAX: usize = 1_024;
-/// Most consecutive probes that `rise` and `fall` may require.
-pub const STREAK_MAX: u32 = 100;
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
 
-/// Values of `pick`.
-pub const PICKS: [(&str, Choice); 6] = [
+/// The settings of the handler.
+pub const SETTINGS: SettingTable = &[
+    &UPSTREAMS,
+    &PICK,
+    &HASH_ON,
+    &SPREAD,
+    &REPLIES,
+    &SESSION_IDLE,
+    &SESSION_UNREPLIED,
+    &SESSION_MAX,
+    &SESSION_SHARE,
+    &REPLIES_MAX,
+    &REQUESTS_MAX,
+    &HEALTH,
+    &RESOLVE_INTERVAL,
+    &RESOLVE_OPTIONAL,
+    &ALLOW_LOW_PORTS,
+    &ANSWER_GROUPS,
+    &TTL,
+];
+
+pub const UPSTREAMS: ListSetting<Upstream, Required> = Setting::custom(
+    "upstreams",
+    Form::OneOf(&[
+        Form::Text(r#""ADDRESS:PORT" or "NAME:PORT""#),
+        Form::Table(UPSTREAM_SETTINGS),
+    ]),
+    value::upstream,
+)
+.required()
+.meaning("where to forward datagrams")
+.list();
+
+pub const PICK: Setting<Choice> = Setting::choice("pick", &PICKS)
+    .default(Choice::One(Pick::RoundRobin))
+    .meaning(
+        "which upstreams get a datagram: all of them, the next one, any one, always the same one for the same \
+         hash_on, the one with the fewest sessions for its weight, or the first in the file that is alive",
+    );
+
+const PICKS: [(&str, Choice); 6] = [
     ("all", Choice::All),
     ("round_robin", Choice::One(Pick::RoundRobin)),
     ("random", Choice::One(Pick::Random)),
@@ -33,337 +69,317 @@ pub const PICKS: [(&str, Choice); 6] = [
     ("first_alive", Choice::One(Pick::FirstAlive)),
 ];
 
-/// Values of `hash_on` that are words.
-pub const HASH_ON: [(&str, HashOn); 3] = [
+pub const HASH_ON: Setting<HashOn> = Setting::custom(
+    "hash_on",
+    Form::OneOf(&[
+        Form::Choice(&HASH_ON_WORDS),
+        Form::Table(PAYLOAD_SETTINGS),
+    ]),
+    hash_on,
+)
+.default_as(HashOn::Source, "\"source\"")
+.meaning(
+    "what is hashed under pick = \"hash\" (Maglev: several machines with the same upstreams pick alike): the \
+     sender's address and port, its address, the destination, or bytes of the payload",
+);
+
+const HASH_ON_WORDS: [(&str, HashOn); 3] = [
     ("source", HashOn::Source),
     ("source_address", HashOn::SourceAddress),
     ("destination", HashOn::Destination),
 ];
 
-/// Values of `spread`.
-pub const SPREADS: [(&str, Spread); 2] =
-    [("session", Spread::Session), ("datagram", Spread::Datagram)];
+pub const SPREAD: Setting<Spread, Optional> = Setting::choice("spread", &SPREADS)
+    .optional("\"session\" with replies")
+    .meaning(
+        "how long a pick holds: for the session of a sender, or for one datagram, which is the default without replies",
+    );
 
-/// Keys of the handler.
-pub const SETTINGS: &[Setting] = &[
-    Setting {
-        key: "upstreams",
-        form: Form::List(&Form::OneOf(&[
-            Form::Text(r#""ADDRESS:PORT" or "NAME:PORT""#),
-            Form::Table(UPSTREAM),
-        ])),
-        default: "required",
-        meaning: "where to",
-    },
-    Setting {
-        key: "pick",
-        form: Form::Choice(&setting::words(&PICKS)),
-        default: r#""round_robin""#,
-        meaning: "which upstreams get a datagram: each of them, the next one, any one, always the same one for the same \
-                  hash_on, the one with the fewest sessions for its weight, or the first in the file that is alive",
-    },
-    Setting {
-        key: "hash_on",
-        form: Form::OneOf(&[
-            Form::Choice(&setting::words(&HASH_ON)),
-            Form::Table(PAYLOAD),
-        ]),
-        default: r#""source""#,
-        meaning: "what decides under pick = \"hash\" (Maglev: several machines with the same upstreams pick alike): the \
-                  sender's address and port, its address, where it was sent to, or bytes of the payload",
-    },
-    Setting {
-        key: "spread",
-        form: Form::Choice(&setting::words(&SPREADS)),
-        default: "\"session\" with replies",
-        meaning: "how long a choice holds: as long as the session of a sender, or for one datagram, as it is without \
-                  replies",
-    },
-    Setting {
-        key: "replies",
-        form: Form::OneOf(&[Form::Boolean, Form::Choice(&["first", "all"])]),
-        default: "true; with pick = \"all\" false",
-        meaning: "whether replies go back to the client, from the address that was asked; with pick = \"all\" true is \
-                  \"first\": of each request, those of the upstream that replies first. Also false by default where \
-                  source = \"keep\" or all upstreams are groups",
-    },
-    Setting {
-        key: "session_idle",
-        form: SESSION_TIME,
-        default: r#""60s""#,
-        meaning: "a session without traffic ends after this",
-    },
-    Setting {
-        key: "session_unreplied",
-        form: SESSION_TIME,
-        default: r#""5s""#,
-        meaning: "one that never got an answer after this; at most session_idle",
-    },
-    Setting {
-        key: "session_max",
-        form: Form::Integer {
-            min: 1,
-            max: SESSIONS_MAX as u64,
-        },
-        default: "65536",
-        meaning: "sessions at most, over all workers; new ones beyond take the place of unanswered ones, or are refused",
-    },
-    Setting {
-        key: "session_share",
-        form: Form::Integer {
-            min: 1,
-            max: SESSIONS_MAX as u64,
-        },
-        default: "a quarter of session_max",
-        meaning: "sessions of one /24 (IPv4) or /56 (IPv6) at most",
-    },
-    Setting {
-        key: "replies_max",
-        form: Form::Integer {
-            min: 1,
-            max: COUNT_MAX as u64,
-        },
-        default: "any",
-        meaning: "a session ends when each of its requests has so many replies",
-    },
-    Setting {
-        key: "requests_max",
-        form: Form::Integer {
-            min: 1,
-            max: COUNT_MAX as u64,
-        },
-        default: "any",
-        meaning: "after so many requests the sender's next one begins a new session",
-    },
-    Setting {
-        key: "health",
-        form: Form::Table(HEALTH),
-        default: "no probes",
-        meaning: "how upstreams are asked whether they live; otherwise they are judged by what comes back",
-    },
-    Setting {
-        key: "resolve_interval",
-        form: Form::OneOf(&[
-            Form::Choice(&["0s"]),
-            Form::Duration {
-                min: "1s",
-                max: "1d",
-            },
-        ]),
-        default: r#""30s""#,
-        meaning: "how often names are resolved again; \"0s\": never",
-    },
-    Setting {
-        key: "resolve_optional",
-        form: Form::Boolean,
-        default: "false",
-        meaning: "start although a name does not resolve yet",
-    },
-    ALLOW_LOW_PORTS,
-    ANSWER_GROUPS,
-    Setting {
-        key: "ttl",
-        form: TTL,
-        default: "received less one",
-        meaning: "TTL or hop limit to send with; the default lets every forwarding loop die",
-    },
+const SPREADS: [(&str, Spread); 2] = [("session", Spread::Session), ("datagram", Spread::Datagram)];
+
+pub const REPLIES: Setting<RepliesSetting, Optional> = Setting::custom(
+    "replies",
+    Form::OneOf(&[Form::Boolean, Form::Choice(&REPLIES_WORDS)]),
+    replies,
+)
+.optional("true; with pick = \"all\" false")
+.meaning(
+    "whether replies go back to the client, from the address that it sent to; with pick = \"all\", true means \
+     \"first\": after each request, only the replies of the upstream that replies first. The default is also \
+     false if source = \"keep\" or if all upstreams are groups",
+);
+
+const REPLIES_WORDS: [&str; 2] = ["first", "all"];
+
+const SESSION_TIMES: RangeInclusive<Duration> = SECOND..=DAY;
+
+pub const SESSION_IDLE: Setting<Duration> = Setting::duration("session_idle", SESSION_TIMES)
+    .default(Duration::from_secs(60))
+    .meaning("time without traffic after which a session ends");
+
+pub const SESSION_UNREPLIED: Setting<Duration, Capped<Duration>> =
+    Setting::duration("session_unreplied", SESSION_TIMES)
+        .capped(Duration::from_secs(5), SESSION_IDLE.key)
+        .meaning("time after which a session without a reply ends; at most session_idle")
+        .formerly("session_probation");
+
+pub const SESSION_MAX: Setting<u32> = Setting::integer("session_max", 1..=SESSIONS_MAX)
+    .default(65_536)
+    .meaning("most sessions, over all workers; a further one takes the place of one without a reply, or is refused");
+
+pub const SESSION_SHARE: Setting<u32, Optional> =
+    Setting::integer("session_share", 1..=SESSIONS_MAX)
+        .optional("a quarter of session_max")
+        .meaning("most sessions of one /24 (IPv4) or /56 (IPv6), over all workers");
+
+pub const REPLIES_MAX: Setting<u32, Optional> =
+    Setting::integer("replies_max", 1..=SESSION_DATAGRAMS_MAX)
+        .optional("any")
+        .meaning("number of replies to each request after which a session ends");
+
+pub const REQUESTS_MAX: Setting<u32, Optional> =
+    Setting::integer("requests_max", 1..=SESSION_DATAGRAMS_MAX)
+        .optional("any")
+        .meaning("number of requests after which the client's next one begins a new session");
+
+pub const HEALTH: Setting<(), Optional> = Setting::custom(
+    "health",
+    Form::Table(HEALTH_SETTINGS),
+    |value| Err(value.expected("a table")),
+)
+.optional("no probes")
+.meaning(
+    "how upstreams are probed; without it, their replies and errors decide whether they are alive",
+);
+
+pub const RESOLVE_INTERVAL: Setting<Duration> =
+    Setting::duration_or_zero("resolve_interval", SECOND..=DAY)
+        .default(Duration::from_secs(30))
+        .meaning("time between two lookups of a name; \"0s\" for never");
+
+pub const RESOLVE_OPTIONAL: Setting<bool> = Setting::boolean("resolve_optional")
+    .default(false)
+    .meaning("whether to start although a name does not resolve yet");
+
+pub const TTL: Setting<u8, Optional> = reply_settings::TTL
+    .meaning("TTL or hop limit to send with; the default ends every forwarding loop");
+
+/// The settings of an upstream that is written as a table.
+pub const UPSTREAM_SETTINGS: SettingTable = &[
+    &ADDRESS,
+    &WEIGHT,
+    &SAMPLE,
+    &MAX_RATE,
+    &UPSTREAM_TTL,
+    &DSCP,
+    &SOURCE,
+    &INTERFACE,
+    &LOOP,
+    &PROXY,
+    &DRAIN,
+    &BACKUP,
+    &SHADOW,
 ];
 
-const SESSION_TIME: Form = Form::Duration {
-    min: "1s",
-    max: "1d",
-};
-const TTL: Form = Form::Integer { min: 1, max: 255 };
+pub const ADDRESS: Setting<Upstream, Required> = Setting::custom(
+    "address",
+    Form::Text(r#""ADDRESS:PORT" or "NAME:PORT""#),
+    value::upstream,
+)
+.required()
+.meaning("address of the upstream");
 
-/// Keys of an upstream that is written as a table.
-pub const UPSTREAM: &[Setting] = &[
-    Setting {
-        key: "address",
-        form: Form::Text(r#""ADDRESS:PORT" or "NAME:PORT""#),
-        default: "required",
-        meaning: "where it is",
-    },
-    Setting {
-        key: "weight",
-        form: Form::Integer {
-            min: 1,
-            max: WEIGHT_MAX as u64,
-        },
-        default: "1",
-        meaning: "how much it is picked, compared with the others",
-    },
-    Setting {
-        key: "sample",
-        form: Form::Text(r#"share such as "1/100""#),
-        default: "all",
-        meaning: "gets so many of so many datagrams",
-    },
-    Setting {
-        key: "max_rate",
-        form: Form::Rate,
-        default: "none",
-        meaning: "gets at most so many datagrams",
-    },
-    Setting {
-        key: "ttl",
-        form: TTL,
-        default: "the handler's",
-        meaning: "TTL or hop limit to send with; to a group, the most that it may be",
-    },
-    Setting {
-        key: "dscp",
-        form: Form::OneOf(&[
-            Form::Integer {
-                min: 0,
-                max: value::DSCP_MAX as u64,
-            },
-            Form::Choice(&setting::words(&value::DSCP)),
-        ]),
-        default: "0",
-        meaning: "differentiated services code point, by number or by IANA's name",
-    },
-    Setting {
-        key: "source",
-        form: Form::OneOf(&[
-            Form::Choice(&["own", "keep"]),
-            Form::Text(r#""ADDRESS" or "ADDRESS:PORT""#),
-        ]),
-        default: r#""own""#,
-        meaning: "the source that it sees: this host's, the sender's own, as if the datagram had come straight from it \
-                  (one way; needs CAP_NET_RAW), or this one",
-    },
-    Setting {
-        key: "interface",
-        form: Form::Text("name or address of an interface"),
-        default: "as routed",
-        meaning: "the interface that datagrams leave through",
-    },
-    Setting {
-        key: "loop",
-        form: Form::Boolean,
-        default: "true",
-        meaning: "of a group: whether receivers on this host hear it too",
-    },
-    Setting {
-        key: "proxy",
-        form: Form::Choice(&["v2"]),
-        default: "none",
-        meaning: "a PROXY protocol header before each datagram tells its source and destination",
-    },
-    Setting {
-        key: "drain",
-        form: Form::Boolean,
-        default: "false",
-        meaning: "gets nothing new; sessions go on",
-    },
-    Setting {
-        key: "backup",
-        form: Form::Boolean,
-        default: "false",
-        meaning: "gets something only while no other upstream is alive",
-    },
-    Setting {
-        key: "shadow",
-        form: Form::Boolean,
-        default: "false",
-        meaning: "gets a copy of what the others get; its replies are counted, and never sent back",
-    },
+pub const WEIGHT: Setting<u32> = Setting::integer("weight", 1..=WEIGHT_MAX)
+    .default(1)
+    .meaning("how often it is picked, compared with the others");
+
+pub const SAMPLE: Setting<Sample, Optional> =
+    Setting::custom("sample", Form::Text(r#"share such as "1/100""#), |value| {
+        let (taken, each) = value::fraction(SAMPLE_MAX)(value)?;
+        Ok(Sample { taken, each })
+    })
+    .optional("all")
+    .meaning("share of the datagrams that it gets");
+
+pub const MAX_RATE: Setting<Rate, Optional> = Setting::rate("max_rate")
+    .optional("none")
+    .meaning("most datagrams that it gets");
+
+pub const UPSTREAM_TTL: Setting<u8, Optional> = Setting::integer("ttl", 1..=255)
+    .optional("the handler's")
+    .meaning("TTL or hop limit to send with; for a group, the upper limit");
+
+pub const DSCP: Setting<u8, Optional> = Setting::custom(
+    "dscp",
+    Form::OneOf(&[
+        Form::integer(0..=value::DSCP_MAX as u64),
+        Form::Choice(&value::DSCP),
+    ]),
+    value::dscp,
+)
+.optional_as("0")
+.meaning("differentiated services code point, by number or by IANA's name");
+
+pub const SOURCE: Setting<SendFrom> = Setting::custom(
+    "source",
+    Form::OneOf(&[
+        Form::Choice(&["own", "keep"]),
+        Form::Text(r#""ADDRESS" or "ADDRESS:PORT""#),
+    ]),
+    value::send_from,
+)
+.default_as(SendFrom::Own, "\"own\"")
+.meaning(
+    "source address of what it gets: this host's, the sender's (one way; needs CAP_NET_RAW), or the given \
+     address of this host",
+);
+
+pub const INTERFACE: Setting<InterfaceRef, Optional> = Setting::custom(
+    "interface",
+    Form::Text("name or address of an interface"),
+    value::interface,
+)
+.optional("as routed")
+.meaning("interface that datagrams leave through");
+
+pub const LOOP: Setting<bool> = Setting::boolean("loop")
+    .default(true)
+    .meaning("for a group: whether receivers on this host get it too");
+
+pub const PROXY: Setting<bool, Optional> = Setting::choice("proxy", &[("v2", true)])
+    .optional("none")
+    .meaning("PROXY protocol header before each datagram, with its source and destination");
+
+pub const DRAIN: Setting<bool> = Setting::boolean("drain")
+    .default(false)
+    .meaning("whether it gets nothing new; existing sessions continue");
+
+pub const BACKUP: Setting<bool> = Setting::boolean("backup")
+    .default(false)
+    .meaning("whether it gets datagrams only while no other upstream is alive");
+
+pub const SHADOW: Setting<bool> = Setting::boolean("shadow").default(false).meaning(
+    "whether it gets a copy of what the others get; its replies are counted and not sent back",
+);
+
+/// The settings of `hash_on` that is written as a table.
+const PAYLOAD_SETTINGS: SettingTable = &[&OFFSET, &LENGTH];
+
+pub const OFFSET: Setting<u16> = Setting::integer("offset", 0..=PAYLOAD_BYTES_MAX as u64 - 1)
+    .default(0)
+    .meaning("index of the first byte of the payload that is hashed");
+
+pub const LENGTH: Setting<u16> = Setting::integer("length", 1..=HASHED_BYTES_MAX)
+    .default(4)
+    .meaning("number of bytes that are hashed");
+
+/// The settings of `health`.
+pub const HEALTH_SETTINGS: SettingTable = &[
+    &PROBE,
+    &SEND,
+    &SEND_HEX,
+    &EXPECT,
+    &EXPECT_HEX,
+    &INTERVAL,
+    &TIMEOUT,
+    &RISE,
+    &FALL,
+    &FAIL_OPEN,
 ];
 
-/// Keys of `hash_on` that is written as a table.
-pub const PAYLOAD: &[Setting] = &[
-    Setting {
-        key: "offset",
-        form: Form::Integer {
-            min: 0,
-            max: OFFSET_MAX as u64,
-        },
-        default: "0",
-        meaning: "first byte of the payload that decides",
-    },
-    Setting {
-        key: "length",
-        form: Form::Integer {
-            min: 1,
-            max: LENGTH_MAX as u64,
-        },
-        default: "4",
-        meaning: "how many bytes",
-    },
-];
+pub const PROBE: Setting<ProbeOver, Optional> =
+    Setting::choice("probe", &[("udp", ProbeOver::Udp), ("tcp", ProbeOver::Tcp)])
+        .optional("required")
+        .meaning(
+            "protocol of the probe, which goes to the upstream's own address and port: a datagram that must be \
+             replied to, or a connection that must open; a table with only fail_open needs none",
+        );
 
-/// Keys of `health`.
-pub const HEALTH: &[Setting] = &[
-    Setting {
-        key: "probe",
-        form: Form::Choice(&["udp", "tcp"]),
-        default: "needed",
-        meaning: "a datagram that is answered, or a connection that opens, to the upstream's own address and port; only \
-                  fail_open can do without",
-    },
-    Setting {
-        key: "send",
-        form: Form::Text("text"),
-        default: "none",
-        meaning: "what is sent; over udp it is needed",
-    },
-    Setting {
-        key: "send_hex",
-        form: Form::Text("hex digits"),
-        default: "none",
-        meaning: "the same, as bytes",
-    },
-    Setting {
-        key: "expect",
-        form: Form::Text("text"),
-        default: "any answer",
-        meaning: "what the answer must contain",
-    },
-    Setting {
-        key: "expect_hex",
-        form: Form::Text("hex digits"),
-        default: "any answer",
-        meaning: "the same, as bytes",
-    },
-    Setting {
-        key: "interval",
-        form: Form::Duration {
-            min: "100ms",
-            max: "1d",
-        },
-        default: r#""5s""#,
-        meaning: "time between two probes of one upstream",
-    },
-    Setting {
-        key: "timeout",
-        form: Form::Duration {
-            min: "10ms",
-            max: "1d",
-        },
-        default: r#""2s""#,
-        meaning: "how long to wait for the answer; at most interval",
-    },
-    Setting {
-        key: "rise",
-        form: STREAK,
-        default: "2",
-        meaning: "replies in a row that make a dead upstream alive",
-    },
-    Setting {
-        key: "fall",
-        form: STREAK,
-        default: "3",
-        meaning: "failures in a row that make it dead",
-    },
-    Setting {
-        key: "fail_open",
-        form: Form::Boolean,
-        default: "true",
-        meaning: "use all upstreams when none seems alive, rather than none",
-    },
-];
+pub const SEND: Setting<Vec<u8>, Optional> =
+    Setting::custom("send", Form::Text("text"), probe_text)
+        .optional("none")
+        .meaning("payload of the probe; needed for udp");
 
-const STREAK: Form = Form::Integer {
-    min: 1,
-    max: STREAK_MAX as u64,
-};
+pub const SEND_HEX: Setting<Vec<u8>, Optional> =
+    Setting::custom("send_hex", Form::Text("hex digits"), probe_hex)
+        .optional("none")
+        .meaning("the same, as bytes");
+
+pub const EXPECT: Setting<Vec<u8>, Optional> =
+    Setting::custom("expect", Form::Text("text"), probe_text)
+        .optional("any reply")
+        .meaning("text that the reply must contain");
+
+pub const EXPECT_HEX: Setting<Vec<u8>, Optional> =
+    Setting::custom("expect_hex", Form::Text("hex digits"), probe_hex)
+        .optional("any reply")
+        .meaning("the same, as bytes");
+
+pub const INTERVAL: Setting<Duration> =
+    Setting::duration("interval", Duration::from_millis(100)..=DAY)
+        .default(Duration::from_secs(5))
+        .meaning("time between two probes of one upstream");
+
+pub const TIMEOUT: Setting<Duration, Capped<Duration>> =
+    Setting::duration("timeout", Duration::from_millis(10)..=DAY)
+        .capped(Duration::from_secs(2), INTERVAL.key)
+        .meaning("time to wait for the reply; at most interval");
+
+pub const RISE: Setting<u32> = Setting::integer("rise", 1..=STREAK_MAX)
+    .default(2)
+    .meaning("consecutive replies after which a dead upstream counts as alive");
+
+pub const FALL: Setting<u32> = Setting::integer("fall", 1..=STREAK_MAX)
+    .default(3)
+    .meaning("consecutive failures after which an upstream counts as dead");
+
+pub const FAIL_OPEN: Setting<bool> = Setting::boolean("fail_open")
+    .default(true)
+    .meaning("whether all upstreams are used when none is alive, instead of none");
+
+/// Parses `hash_on` if it is a word.
+fn hash_on(value: Value<'_>) -> Result<HashOn, Mistake> {
+    match value.text("") {
+        Ok(_) => value::choice(&HASH_ON_WORDS)(value),
+        Err(_) => {
+            Err(value.expected("source, source_address, destination or a table { offset, length }"))
+        }
+    }
+}
+
+fn replies(value: Value<'_>) -> Result<RepliesSetting, Mistake> {
+    let wanted = "true, false, \"first\" or \"all\"";
+    match value.text(wanted) {
+        Ok("first") => Ok(RepliesSetting::First),
+        Ok("all") => Ok(RepliesSetting::All),
+        Ok(text @ ("true" | "false")) => Err(value
+            .expected(wanted)
+            .hint(format!("write {text}, without quotes"))),
+        Ok(text) => Err(value
+            .expected(wanted)
+            .maybe_hint(did_you_mean(text, REPLIES_WORDS))),
+        Err(_) => match value::boolean(value) {
+            Ok(true) => Ok(RepliesSetting::Yes),
+            Ok(false) => Ok(RepliesSetting::No),
+            Err(_) => Err(value.expected(wanted)),
+        },
+    }
+}
+
+fn probe_text(value: Value<'_>) -> Result<Vec<u8>, Mistake> {
+    probe_bytes(value::string(value)?.into_bytes())
+}
+
+fn probe_hex(value: Value<'_>) -> Result<Vec<u8>, Mistake> {
+    probe_bytes(value::hex(value)?)
+}
+
+fn probe_bytes(bytes: Vec<u8>) -> Result<Vec<u8>, Mistake> {
+    match bytes.len() {
+        0 => Err(Mistake::new("is empty").hint("leave it out")),
+        len if len > PROBE_BYTES_MAX => Err(Mistake::new(format!(
+            "{len} bytes, more than {PROBE_BYTES_MAX}"
+        ))),
+        _ => Ok(bytes),
+    }
+}

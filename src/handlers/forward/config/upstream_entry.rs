@@ -3,12 +3,16 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
-use super::schema::{SAMPLE_MAX, UPSTREAM, WEIGHT_MAX};
-use super::{Sample, UpstreamOptions};
+use super::UpstreamOptions;
+use super::schema::{
+    ADDRESS, BACKUP, DRAIN, DSCP, INTERFACE, LOOP, MAX_RATE, PROXY, SAMPLE, SHADOW, SOURCE,
+    UPSTREAM_TTL, UPSTREAMS, WEIGHT,
+};
 use crate::config::Placed;
+use crate::config::kind::Setting;
 use crate::config::section::Section;
 use crate::config::upstream::{SendFrom, Upstream, UpstreamHost};
-use crate::config::value::{self, Value, placed};
+use crate::config::value::Value;
 
 /// A parsed upstream, with the places in the file of keys that other keys may contradict.
 #[derive(Debug)]
@@ -32,59 +36,55 @@ pub struct UpstreamEntry {
 /// Parses one element of `upstreams`. Returns `None` if it is wrong; the problem is reported in `section`.
 pub fn read<'a>(section: &mut Section<'a>, element: Value<'a>) -> Option<UpstreamEntry> {
     if element.is_table() {
-        return section.table("upstreams", element, UPSTREAM, read_table);
+        return section.table(&UPSTREAMS, element, read_table);
     }
-    let upstream = section.parse("upstreams", element, value::upstream)?;
-    let (weight, source, drain, backup, shadow) = (None, None, None, None, None);
+    let upstream = section.parse(UPSTREAMS.element(), element)?;
     Some(UpstreamEntry {
         upstream,
         options: PLAIN,
-        weight,
-        source,
-        drain,
-        backup,
-        shadow,
+        weight: None,
+        source: None,
+        drain: None,
+        backup: None,
+        shadow: None,
     })
 }
 
 /// Options of an upstream that is written as text.
 const PLAIN: UpstreamOptions = UpstreamOptions {
-    weight: 1,
+    weight: WEIGHT.default_value(),
     sample: None,
     proxy: false,
     max_rate: None,
-    drain: false,
-    backup: false,
-    shadow: false,
+    drain: DRAIN.default_value(),
+    backup: BACKUP.default_value(),
+    shadow: SHADOW.default_value(),
 };
 
 fn read_table(section: &mut Section<'_>) -> Option<UpstreamEntry> {
-    let upstream = section.required("address", value::upstream);
-    let weight = section.optional("weight", placed(value::integer(1..=WEIGHT_MAX)));
-    let sample = section.optional("sample", value::fraction(SAMPLE_MAX));
-    let max_rate = section.optional("max_rate", value::rate);
-    let proxy = section.or("proxy", value::choice(&[("v2", true)]), false);
-    let ttl = section.optional("ttl", value::integer(1..=255));
-    let dscp = section.optional("dscp", value::dscp);
-    let source = section.optional("source", placed(value::send_from));
-    let interface = section.optional("interface", value::interface);
-    let loop_back = section.or("loop", value::boolean, true);
-    let drain = flag(section, "drain");
-    let backup = flag(section, "backup");
-    let shadow = flag(section, "shadow");
+    let upstream = section.require(&ADDRESS);
+    let weight = section.find_placed(&WEIGHT);
+    let sample = section.find(&SAMPLE);
+    let max_rate = section.find(&MAX_RATE);
+    let proxy = section.find(&PROXY).unwrap_or(false);
+    let ttl = section.find(&UPSTREAM_TTL);
+    let dscp = section.find(&DSCP);
+    let source = section.find_placed(&SOURCE);
+    let interface = section.find(&INTERFACE);
+    let loop_back = section.get(&LOOP);
+    let drain = flag(section, &DRAIN);
+    let backup = flag(section, &BACKUP);
+    let shadow = flag(section, &SHADOW);
 
-    if let Some(backup) = backup.clone().filter(|_| shadow.is_some()) {
-        let message = "a shadow gets a copy of what the others get: it stands in for none of them";
-        section.problem_at("backup", backup, message, "leave one of the two out");
-    }
-    if let Some(weight) = weight.as_ref().filter(|_| shadow.is_some()) {
-        let message = "a shadow gets a copy of what the others get: it is not picked";
-        section.problem_at("weight", weight.at.clone(), message, "leave it out");
+    if shadow.is_some() {
+        check_shadow(section, backup.clone(), weight.as_ref());
     }
     let mut upstream = upstream?;
     upstream.egress.ttl = ttl;
     upstream.egress.dscp = dscp;
-    upstream.egress.from = source.as_ref().map_or(SendFrom::Own, |source| source.value);
+    upstream.egress.from = source
+        .as_ref()
+        .map_or(SOURCE.default_value(), |source| source.value);
     upstream.egress.interface = interface.map(|interface| interface.to_string());
     upstream.egress.loop_back = loop_back;
     check_loop(section, &upstream);
@@ -93,23 +93,21 @@ fn read_table(section: &mut Section<'_>) -> Option<UpstreamEntry> {
         check_source(section, &upstream, source);
     }
     let options = UpstreamOptions {
-        weight: weight.as_ref().map_or(1, |weight| weight.value),
-        sample: sample.map(|(taken, each)| Sample { taken, each }),
+        weight: weight
+            .as_ref()
+            .map_or(WEIGHT.default_value(), |weight| weight.value),
+        sample,
         proxy,
         max_rate,
         drain: drain.is_some(),
         backup: backup.is_some(),
         shadow: shadow.is_some(),
     };
-    let (weight, source) = (
-        weight.map(|weight| weight.at),
-        source.map(|source| source.at),
-    );
     Some(UpstreamEntry {
         upstream,
         options,
-        weight,
-        source,
+        weight: weight.map(|weight| weight.at),
+        source: source.map(|source| source.at),
         drain,
         backup,
         shadow,
@@ -117,19 +115,36 @@ fn read_table(section: &mut Section<'_>) -> Option<UpstreamEntry> {
 }
 
 /// Byte range of a flag that is `true`.
-fn flag(section: &mut Section<'_>, key: &str) -> Option<Range<usize>> {
+fn flag(section: &mut Section<'_>, setting: &Setting<bool>) -> Option<Range<usize>> {
     section
-        .optional(key, placed(value::boolean))
+        .find_placed(setting)
         .filter(|flag| flag.value)
         .map(|flag| flag.at)
 }
 
+/// Reports options that an upstream that gets copies cannot have.
+fn check_shadow(
+    section: &mut Section<'_>,
+    backup: Option<Range<usize>>,
+    weight: Option<&Placed<u32>>,
+) {
+    if let Some(at) = backup {
+        let message =
+            "a shadow gets copies of what the others get, so it cannot replace one of them";
+        section.problem_at(BACKUP.key, at, message, "leave one of the two out");
+    }
+    if let Some(weight) = weight {
+        let message = "a shadow gets copies of what the others get, so it is never picked";
+        section.problem_at(WEIGHT.key, weight.at.clone(), message, "leave it out");
+    }
+}
+
 fn check_loop(section: &mut Section<'_>, upstream: &Upstream) {
-    if section.has("loop") && !upstream.is_group() {
+    if section.has(LOOP.key) && !upstream.is_group() {
         let message = format!(
-            "{upstream} is no multicast group, and only what is sent to one can be heard here too"
+            "{upstream} is not a multicast group, and only datagrams to a group can be looped back"
         );
-        section.problem("loop", message, "leave it out");
+        section.problem(LOOP.key, message, "leave it out");
     }
 }
 
@@ -139,8 +154,8 @@ fn check_interface(section: &mut Section<'_>, upstream: &Upstream) {
         (&upstream.host, &upstream.egress.interface)
         && interface != other
     {
-        let message = format!("{upstream} is on {interface}, says its zone");
-        section.problem("interface", message, "leave one of the two out");
+        let message = format!("the zone of {upstream} names another interface, {interface}");
+        section.problem(INTERFACE.key, message, "leave one of the two out");
     }
 }
 
@@ -157,10 +172,11 @@ fn check_source(section: &mut Section<'_>, upstream: &Upstream, source: &Placed<
         && to.is_ipv4() != from.is_ipv4()
     {
         let family = |ip: IpAddr| if ip.is_ipv4() { "IPv4" } else { "IPv6" };
-        let (from, to_family) = (from.ip(), family(to));
-        let message = format!("{from} is {}, and {upstream} is {to_family}", family(from));
+        let from = from.ip();
+        let to_family = family(to);
+        let message = format!("{from} is {}, but {upstream} is {to_family}", family(from));
         section.problem_at(
-            "source",
+            SOURCE.key,
             source.at.clone(),
             message,
             format!("write an {to_family} address of this host"),
@@ -171,15 +187,12 @@ fn check_source(section: &mut Section<'_>, upstream: &Upstream, source: &Placed<
         && upstream.egress.interface.is_none()
         && !matches!(upstream.host, UpstreamHost::Scoped { .. })
     {
-        let message = format!(
-            "{} exists on every link; which interface is meant?",
-            v6.ip()
-        );
+        let message = format!("{} is link-local, so it needs an interface", v6.ip());
         section.problem_at(
-            "source",
+            SOURCE.key,
             source.at.clone(),
             message,
-            "add interface = \"eth0\", or whichever it is",
+            "add interface = \"eth0\", with the name of the interface",
         );
     }
 }

@@ -4,58 +4,54 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use super::schema::{
+    BACKUP, HASH_ON, HEALTH, PICK, REPLIES, REPLIES_MAX, REQUESTS_MAX, SESSION_IDLE, SESSION_MAX,
+    SESSION_SHARE, SESSION_UNREPLIED, SHADOW, SOURCE, SPREAD, UPSTREAMS, WEIGHT,
+};
 use super::upstream_entry::UpstreamEntry;
-use super::{Choice, Said, Settings, Spread};
+use super::{Choice, RepliesSetting, Settings, Spread};
+use crate::config::limits::{LEGS_MAX, UPSTREAMS_MAX};
 use crate::config::problem::Problem;
 use crate::config::section::Section;
 use crate::config::upstream::{Egress, SendFrom, Upstream, UpstreamHost};
 use crate::dispatch::pool::Pick;
-
-/// Most upstreams of one handler; each takes a socket in every worker.
-const UPSTREAMS_MAX: usize = 1_024;
-const _: () = assert!(
-    UPSTREAMS_MAX < u16::MAX as usize,
-    "sessions, ports and picks name an upstream of their handler by 16 bits, and u16::MAX is none"
-);
-
-/// Most sessions times upstreams, if each session may use all upstreams. Each leg takes 8 bytes, in every worker.
-const LEGS_MAX: u64 = 16 << 20;
+use crate::handlers::reply_settings::{ALLOW_LOW_PORTS, ANSWER_GROUPS};
 
 /// Keys that need sessions.
 const OF_SESSIONS: [&str; 4] = [
-    "session_idle",
-    "session_max",
-    "session_share",
-    "requests_max",
+    SESSION_IDLE.key,
+    SESSION_MAX.key,
+    SESSION_SHARE.key,
+    REQUESTS_MAX.key,
 ];
 /// Keys that need replies.
 const OF_REPLIES: [&str; 4] = [
-    "session_unreplied",
-    "replies_max",
-    "allow_low_ports",
-    "answer_groups",
+    SESSION_UNREPLIED.key,
+    REPLIES_MAX.key,
+    ALLOW_LOW_PORTS.key,
+    ANSWER_GROUPS.key,
 ];
 
 const EVERYBODY: &str =
-    "means nothing with pick = \"all\", where every upstream gets every datagram";
+    "has no effect with pick = \"all\", where every upstream gets every datagram";
 
 /// Reports all contradictions in `section`.
 pub fn report(
     section: &mut Section<'_>,
     settings: &Settings,
     entries: &[UpstreamEntry],
-    said: Option<Said>,
+    written: Option<RepliesSetting>,
 ) {
     if entries.len() > UPSTREAMS_MAX {
         section.problem(
-            "upstreams",
+            UPSTREAMS.key,
             format!("more than {UPSTREAMS_MAX}, the limit of one handler"),
             "",
         );
     }
     legs(section, settings);
     repeated(section, &settings.upstreams);
-    picks(section, settings, said);
+    picks(section, settings, written);
     absent_sessions(section, settings, entries);
     groups(section, settings, entries);
     sources(section, settings, entries);
@@ -69,12 +65,12 @@ fn legs(section: &mut Section<'_>, settings: &Settings) {
     let legs = u64::from(settings.limits.max) * settings.upstreams.len() as u64;
     if is_wide && legs > LEGS_MAX {
         let message = format!(
-            "{} sessions with {} upstreams each are {legs} ways to remember, of at most {LEGS_MAX}",
+            "{} sessions with {} upstreams each need {legs} entries, more than {LEGS_MAX}",
             settings.limits.max,
             settings.upstreams.len()
         );
         section.problem(
-            "session_max",
+            SESSION_MAX.key,
             message,
             "write a smaller session_max, or fewer upstreams",
         );
@@ -91,7 +87,7 @@ fn repeated(section: &mut Section<'_>, upstreams: &[Upstream]) {
         {
             let problem = Problem::error(
                 upstream.at.clone(),
-                format!("`upstreams`: {upstream} is there twice"),
+                format!("`upstreams`: {upstream} is listed twice"),
             );
             section.report(
                 problem
@@ -102,28 +98,30 @@ fn repeated(section: &mut Section<'_>, upstreams: &[Upstream]) {
     }
 }
 
-fn picks(section: &mut Section<'_>, settings: &Settings, said: Option<Said>) {
-    if section.has("hash_on") && settings.choice != Choice::One(Pick::Hash) {
+fn picks(section: &mut Section<'_>, settings: &Settings, written: Option<RepliesSetting>) {
+    if section.has(HASH_ON.key) && settings.choice != Choice::One(Pick::Hash) {
         section.problem(
-            "hash_on",
-            "means something only with pick = \"hash\"",
+            HASH_ON.key,
+            "has an effect only with pick = \"hash\"",
             "add pick = \"hash\", or leave it out",
         );
     }
-    if section.has("spread") && settings.choice == Choice::All {
-        section.problem("spread", EVERYBODY, "leave it out");
+    if section.has(SPREAD.key) && settings.choice == Choice::All {
+        section.problem(SPREAD.key, EVERYBODY, "leave it out");
     }
     if settings.choice == Choice::One(Pick::LeastSessions) && !settings.has_sessions() {
-        let message = "there are no sessions to count where no answers go back and each datagram is picked for by itself";
+        let message = "there are no sessions to count if no replies are sent back and an upstream is picked for each datagram";
         section.problem(
-            "pick",
+            PICK.key,
             message,
             "add spread = \"session\", or write pick = \"round_robin\"",
         );
     }
-    if matches!(said, Some(Said::First | Said::All)) && settings.choice != Choice::All {
-        let message = "which of several answers is a question only with pick = \"all\"; here one upstream is asked";
-        section.problem("replies", message, "write true");
+    if matches!(written, Some(RepliesSetting::First | RepliesSetting::All))
+        && settings.choice != Choice::All
+    {
+        let message = "chooses among the replies of several upstreams, and has an effect only with pick = \"all\"";
+        section.problem(REPLIES.key, message, "write true");
     }
 }
 
@@ -148,7 +146,7 @@ fn absent_sessions(section: &mut Section<'_>, settings: &Settings, entries: &[Up
     {
         section.problem(
             key,
-            "means something only where answers go back",
+            "has an effect only if replies are sent back",
             reply_hint,
         );
     }
@@ -157,7 +155,7 @@ fn absent_sessions(section: &mut Section<'_>, settings: &Settings, entries: &[Up
     }
     let (message, hint) = match settings.choice {
         Choice::All => (
-            "there are no sessions where no answers go back and every upstream is sent to",
+            "there are no sessions if no replies are sent back and every upstream gets every datagram",
             reply_hint,
         ),
         Choice::One(_) if can_reply => (
@@ -176,7 +174,7 @@ fn absent_sessions(section: &mut Section<'_>, settings: &Settings, entries: &[Up
 }
 
 const NO_SESSIONS: &str =
-    "there are no sessions where no answers go back and each datagram is picked for by itself";
+    "there are no sessions if no replies are sent back and an upstream is picked for each datagram";
 
 /// Reports groups where one upstream is picked or replies are expected. A group stands for many receivers, and sends no
 /// replies.
@@ -192,19 +190,18 @@ fn groups(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEnt
         let at = upstream.at.clone();
         if settings.choice != Choice::All && shadow.is_none() && picked > 1 {
             let message = format!(
-                "{upstream} is a multicast group, for all who listen; here one upstream is picked"
+                "{upstream} is a multicast group with any number of receivers, and cannot be one of several to pick from"
             );
             section.problem_at(
-                "upstreams",
+                UPSTREAMS.key,
                 at,
                 message,
                 "add pick = \"all\", or give the group a handler of its own",
             );
         } else if settings.has_replies() {
-            let message =
-                format!("{upstream} is a multicast group, which receives and does not answer");
+            let message = format!("{upstream} is a multicast group, which sends no replies");
             section.problem_at(
-                "upstreams",
+                UPSTREAMS.key,
                 at,
                 message,
                 "add replies = false, or give the group a handler of its own",
@@ -213,8 +210,8 @@ fn groups(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEnt
     }
     if settings.monitor.probe.is_some() && settings.upstreams.iter().all(Upstream::is_group) {
         section.problem(
-            "health",
-            "a multicast group cannot be asked whether it lives",
+            HEALTH.key,
+            "a multicast group cannot be probed",
             "leave it out",
         );
     }
@@ -232,9 +229,10 @@ fn sources(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEn
         let at = source.clone().unwrap_or(upstream.at.clone());
         match upstream.egress.from {
             SendFrom::Keep => {
-                let message = "answers would go to the sender itself and not come back here";
+                let message =
+                    "replies would go to the sender directly and not come back to this host";
                 section.problem_at(
-                    "source",
+                    SOURCE.key,
                     at,
                     message,
                     "add replies = false, or write \"own\"",
@@ -245,7 +243,7 @@ fn sources(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEn
                     "leave the port out: \"{}\"; or add replies = false",
                     from.ip()
                 );
-                section.problem_at("source", at, "each session needs a port of its own", hint);
+                section.problem_at(SOURCE.key, at, "each session needs a port of its own", hint);
             }
             SendFrom::Own | SendFrom::Address(_) => {}
         }
@@ -257,10 +255,12 @@ fn roles(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntr
     for entry in entries {
         let weight = entry.weight.clone().filter(|_| entry.shadow.is_none());
         match (weight, settings.choice) {
-            (Some(at), Choice::All) => section.problem_at("weight", at, EVERYBODY, "leave it out"),
+            (Some(at), Choice::All) => {
+                section.problem_at(WEIGHT.key, at, EVERYBODY, "leave it out")
+            }
             (Some(at), Choice::One(Pick::FirstAlive)) => {
-                let message = "means nothing with pick = \"first_alive\", where the order of the file decides";
-                section.problem_at("weight", at, message, "leave it out");
+                let message = "has no effect with pick = \"first_alive\", where the order in the file decides";
+                section.problem_at(WEIGHT.key, at, message, "leave it out");
             }
             _ => {}
         }
@@ -269,7 +269,7 @@ fn roles(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntr
             .clone()
             .filter(|_| settings.choice == Choice::All)
         {
-            section.problem_at("backup", at, EVERYBODY, "leave it out");
+            section.problem_at(BACKUP.key, at, EVERYBODY, "leave it out");
         }
     }
     let first_of_all = |flag: fn(&UpstreamEntry) -> &Option<Range<usize>>| {
@@ -286,31 +286,31 @@ fn roles(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntr
             .and_then(|entry| entry.shadow.clone())
             .unwrap_or(section.at());
         let message = match entries.len() {
-            1 => "the only upstream has nobody to get copies of",
-            _ => "every upstream is a shadow, and there is nobody to get copies of",
+            1 => "the only upstream is a shadow, so there is nothing to copy",
+            _ => "every upstream is a shadow, so there is nothing to copy",
         };
         section.problem_at(
-            "shadow",
+            SHADOW.key,
             at,
             message,
-            "one upstream at least must not be a shadow",
+            "at least one upstream must not be a shadow",
         );
     }
     if let Some(at) = first_of_all(|entry| &entry.backup).filter(|_| settings.choice != Choice::All)
     {
-        let message = "every upstream is a backup, and there is none that it stands in for";
+        let message = "every upstream is a backup, so there is none to replace";
         section.problem_at(
-            "backup",
+            BACKUP.key,
             at,
             message,
-            "one upstream at least must not be a backup",
+            "at least one upstream must not be a backup",
         );
     }
     if let Some(at) = first_of_all(|entry| &entry.drain) {
         let problem = Problem::warning(
             at,
-            "`drain`: every upstream drains, so nothing new is sent on",
+            "`drain`: every upstream drains, so no new session is forwarded",
         );
-        section.report(problem.hint("leave it out where something is to be sent"));
+        section.report(problem.hint("leave it out at one upstream at least"));
     }
 }
