@@ -96,6 +96,7 @@ impl<Old: RowId, New> RowMap<Old, New> {
     }
 
     /// Returns what continues each old row, in the order of the old rows.
+    #[cfg(any(test, feature = "internals"))]
     pub fn iter(&self) -> impl Iterator<Item = Option<&New>> {
         self.new.iter().map(Option::as_ref)
     }

@@ -288,18 +288,6 @@ impl Supervisor {
         Ok(served)
     }
 
-    /// Serves like [`Supervisor::serve`], but returns the final accounts instead of showing them. Returns `None` if
-    /// another process continues them.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`DaemonError::Worker`] if a worker panicked.
-    pub fn run(self) -> Result<Option<Snapshot>, DaemonError> {
-        let (snapshot, deadline) = self.until_stopped()?;
-        log_writer::drain(deadline);
-        Ok(snapshot)
-    }
-
     /// Serves until the end. Returns the final accounts, and the time by which everything must be over.
     fn until_stopped(mut self) -> Result<(Option<Snapshot>, Instant), DaemonError> {
         let mut events = Events::with_capacity(8);

@@ -9,12 +9,14 @@ use crate::common::namespace::netns_test;
 #[test]
 fn two_addresses() {
     netns_test!();
-    let mut daemon = Daemon::example("two_addresses", &["5555"], tempfile::tempdir().unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/two_addresses.toml");
+    let mut daemon = Daemon::example("two_addresses", &["run", config], directory);
     let client = Client::bind("127.0.0.1:0");
     for (to, line) in [
-        ("127.0.0.1:5555", "loopback: one\\n"),
-        ("127.0.0.2:5555", "everywhere else: one\\n"),
-        ("127.9.9.9:5555", "everywhere else: one\\n"),
+        ("127.0.0.1:1234", "loopback: one\\n"),
+        ("127.0.0.2:1234", "everywhere else: one\\n"),
+        ("127.9.9.9:1234", "everywhere else: one\\n"),
     ] {
         client.send(b"one\n", to);
         assert_eq!(daemon.line(), line);

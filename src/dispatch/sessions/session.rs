@@ -3,7 +3,7 @@
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::link::{Link, NONE};
 use crate::dispatch::id::{LocalListener, RouteId};
@@ -31,31 +31,20 @@ pub struct SessionKey {
     pub local: SocketAddr,
     /// The route of the client's datagrams. `None` if the configuration no longer has it; the session then only waits
     /// for replies.
-    #[serde(with = "route_number")]
+    #[serde(serialize_with = "write_route", deserialize_with = "read_route")]
     pub route: Option<RouteId>,
 }
 
-/// A route as it is saved: its number, or 4294967295 for a route that is gone, which former versions read and write.
-mod route_number {
-    use serde::{Deserialize, Deserializer, Serializer};
+/// The number that is saved for a route that is gone. Former versions read and write it, too.
+const ROUTE_GONE: u32 = u32::MAX;
 
-    use super::RouteId;
+fn write_route<S: Serializer>(route: &Option<RouteId>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u32(route.map_or(ROUTE_GONE, |route| route.0))
+}
 
-    const GONE: u32 = u32::MAX;
-
-    pub fn serialize<S: Serializer>(
-        route: &Option<RouteId>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u32(route.map_or(GONE, |route| route.0))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<RouteId>, D::Error> {
-        let number = u32::deserialize(deserializer)?;
-        Ok((number != GONE).then_some(RouteId(number)))
-    }
+fn read_route<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RouteId>, D::Error> {
+    let number = u32::deserialize(deserializer)?;
+    Ok((number != ROUTE_GONE).then_some(RouteId(number)))
 }
 
 impl Hash for SessionKey {
@@ -71,7 +60,7 @@ impl Hash for SessionKey {
                 }
             }
         }
-        state.write_u32(self.route.map_or(u32::MAX, |route| route.0));
+        state.write_u32(self.route.map_or(ROUTE_GONE, |route| route.0));
     }
 }
 
