@@ -47,6 +47,9 @@ pub struct Sessions {
     pub unreplied: u64,
     pub ports: u64,
     pub opened: u64,
+    /// Sessions that moved here from another handler, or from here to another.
+    pub inherited: u64,
+    pub left: u64,
     /// Sessions that have ended, by cause.
     pub idle: u64,
     pub unanswered: u64,
@@ -69,6 +72,44 @@ pub struct Upstream {
     pub shadow: [u64; 3],
     /// Number of workers that consider the upstream dead.
     pub dead_in: u64,
+}
+
+impl Sessions {
+    /// Reads `N LABEL, N LABEL; ended: N LABEL, …`. Labels that are not known here are for people.
+    fn read(&mut self, line: &str) {
+        let line = line.replace("ended:", "");
+        for counted in line.split([',', ';']) {
+            let (number, label) = counted
+                .trim()
+                .split_once(' ')
+                .expect("a number and a label");
+            let number: u64 = number.parse().expect("a number");
+            match label {
+                "sessions open" => self.open = number,
+                "unreplied" => self.unreplied = number,
+                "source ports" => self.ports = number,
+                "opened" => self.opened = number,
+                "inherited" => self.inherited = number,
+                "left" => self.left = number,
+                "idle" => self.idle = number,
+                "unanswered" => self.unanswered = number,
+                "complete" => self.complete = number,
+                "evicted" => self.evicted = number,
+                "broken" => self.broken = number,
+                _ => {}
+            }
+        }
+    }
+
+    /// Every session that was opened or inherited is open, has ended, or has left.
+    fn assert_balanced(&self, label: &str) {
+        let ended = self.idle + self.unanswered + self.complete + self.evicted + self.broken;
+        assert_eq!(
+            self.opened + self.inherited,
+            self.open + self.left + ended,
+            "{label}: {self:?}"
+        );
+    }
 }
 
 impl Ledger {
@@ -138,6 +179,7 @@ impl Ledger {
                 row.reasons.values().sum::<u64>(),
                 "{label}: {self:#?}"
             );
+            row.sessions.assert_balanced(label);
         }
         let unrouted = ["no_route", "duplicate_copy", "truncated", "control_lost"];
         let dropped: u64 = self
@@ -279,47 +321,7 @@ impl Row {
                     count.parse().unwrap(),
                 );
             }
-            [_, "sessions", "open,", ..] => {
-                let [open, unreplied, ports] = numbers[..] else {
-                    panic!("{line}")
-                };
-                self.sessions = Sessions {
-                    open,
-                    unreplied,
-                    ports,
-                    ..self.sessions
-                };
-            }
-            [_, "opened,", ..] => {
-                let [
-                    opened,
-                    inherited,
-                    left,
-                    idle,
-                    unanswered,
-                    complete,
-                    evicted,
-                    broken,
-                ] = numbers[..]
-                else {
-                    panic!("{line}")
-                };
-                let ended = idle + unanswered + complete + evicted + broken;
-                assert_eq!(
-                    opened + inherited,
-                    self.sessions.open + left + ended,
-                    "{line}"
-                );
-                self.sessions = Sessions {
-                    opened,
-                    idle,
-                    unanswered,
-                    complete,
-                    evicted,
-                    broken,
-                    ..self.sessions
-                };
-            }
+            [_, "sessions", "open,", ..] | [_, "opened,", ..] => self.sessions.read(line),
             [_, "forwarded", "without", ..] => self.sessions.one_way = numbers[0],
             ["shadow:", ..] => {
                 let [same, different, missing] = numbers[..] else {

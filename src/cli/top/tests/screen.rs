@@ -31,7 +31,7 @@ fn the_first_screen() {
     assert_eq!(text[..7], expected, "{text:#?}");
     assert_eq!(
         text[23],
-        "q quit  ? help  Enter details  / filter  s sort  r turn  Space pause"
+        "q quit  ? help  Enter details  / filter  s sort  r reverse  Space pause"
     );
 }
 
