@@ -106,7 +106,7 @@ fn bench(criterion: &mut Criterion) {
 
     let mut alone = dispatcher();
     group.bench_function("nobody looks on", |bencher| {
-        bencher.iter(|| turn(&mut alone, &trains, &arena))
+        bencher.iter(|| turn(&mut alone, &trains, &arena));
     });
 
     let mut tapped = dispatcher();

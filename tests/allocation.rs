@@ -1,7 +1,7 @@
 //! No memory is allocated for a datagram. Once all buffers have their sizes, every turn reuses them. An allocator
 //! counts the allocations of the test's own thread.
 
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "an allocator that counts")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

@@ -62,7 +62,7 @@ pub(crate) fn run(listen: SocketAddr, upstream: SocketAddr, habits: Habits) -> i
                 LISTENER => forward(&listener, &mut requests, &mut sessions, &epoll),
                 number => {
                     filled +=
-                        sessions.answer(number as usize, &listener, &mut replies, filled, habits)
+                        sessions.answer(number as usize, &listener, &mut replies, filled, habits);
                 }
             }
         }

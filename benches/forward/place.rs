@@ -15,12 +15,11 @@ pub(crate) struct Place {
 impl Place {
     /// Pins this thread to the load's processor, and moves to namespaces of its own if it may.
     pub(crate) fn find() -> io::Result<Self> {
-        let (forwarder_cpu, load_cpu) = match sys::allowed_cpus()?.as_slice() {
-            [first, .., last] => (*last, *first),
-            _ => {
-                let reason = "two processors are needed: one to forward, one to send and receive";
-                return Err(io::Error::other(reason));
-            }
+        let (forwarder_cpu, load_cpu) = if let [first, .., last] = sys::allowed_cpus()?.as_slice() {
+            (*last, *first)
+        } else {
+            let reason = "two processors are needed: one to forward, one to send and receive";
+            return Err(io::Error::other(reason));
         };
         sys::pin(load_cpu)?;
         let files_max = sys::raise_file_limit()?;

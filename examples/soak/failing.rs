@@ -117,7 +117,7 @@ impl Fault {
                 }
             }
             Fault::GoneAfterManifest => {
-                drop(hello(daemon, VERSION)?.expect(MessageKind::Manifest, TIMEOUT)?)
+                drop(hello(daemon, VERSION)?.expect(MessageKind::Manifest, TIMEOUT)?);
             }
             Fault::GoneAfterReleased => {
                 let mut wire = hello(daemon, VERSION)?;
@@ -213,7 +213,7 @@ fn accept(listener: &UnixListener) -> anyhow::Result<UnixStream> {
         match listener.accept() {
             Ok((stream, _)) => return Ok(stream),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                thread::sleep(Duration::from_millis(1))
+                thread::sleep(Duration::from_millis(1));
             }
             Err(error) => return Err(error.into()),
         }

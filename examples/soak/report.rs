@@ -395,11 +395,11 @@ impl fmt::Display for Report {
         }
         writeln!(out)?;
         if self.differences.is_empty() {
-            writeln!(out, "the daemon's ledger says the same")?
+            writeln!(out, "the daemon's ledger says the same")?;
         } else {
             self.differences
                 .iter()
-                .try_for_each(|line| writeln!(out, "ledger: {line}"))?
+                .try_for_each(|line| writeln!(out, "ledger: {line}"))?;
         }
         self.complaints
             .iter()

@@ -393,12 +393,11 @@ impl Traffic {
                         continue;
                     };
                     let index = mark.flow as usize;
-                    let is_ours = match client {
-                        Some(client) => index == client,
-                        None => {
-                            let at = index.checked_sub(self.load.flows + 1).map(idle_address);
-                            at.is_some() && at == told.destination
-                        }
+                    let is_ours = if let Some(client) = client {
+                        index == client
+                    } else {
+                        let at = index.checked_sub(self.load.flows + 1).map(idle_address);
+                        at.is_some() && at == told.destination
                     };
                     match self
                         .flows

@@ -72,7 +72,7 @@ pub async fn ask<T: Send + 'static>(
     let (sender, response) = oneshot::channel();
     // The receiver may have stopped waiting.
     requests.ask(make(Responder::new(move |response| {
-        _ = sender.send(response)
+        _ = sender.send(response);
     })))?;
     match time::timeout(timeout, response).await {
         Ok(response) => response.map_err(|_| RequestError::Gone),

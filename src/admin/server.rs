@@ -141,14 +141,13 @@ impl OpenListener {
                 accepted = self.listener.accept() => accepted,
                 () = &mut end => return,
             };
-            match accepted {
-                Ok(stream) => self.let_in(stream, LONG_MAX, &stopped),
-                Err(_) => {
-                    self.admin_stats.failed_accepts.more();
-                    match self.accept_with_reserve_fd().await {
-                        Some(stream) => self.let_in(stream, BRIEF_MAX, &stopped),
-                        None => sleep(ACCEPT_PAUSE).await,
-                    }
+            if let Ok(stream) = accepted {
+                self.let_in(stream, LONG_MAX, &stopped);
+            } else {
+                self.admin_stats.failed_accepts.more();
+                match self.accept_with_reserve_fd().await {
+                    Some(stream) => self.let_in(stream, BRIEF_MAX, &stopped),
+                    None => sleep(ACCEPT_PAUSE).await,
                 }
             }
             self.reserve_fd.keep();

@@ -63,7 +63,7 @@ pub(crate) fn write_all<W: Write + AsFd>(output: &mut W, bytes: &mut &[u8]) -> i
             Ok(written) => *bytes = &bytes[written..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                wait::until_writable(&*output)?
+                wait::until_writable(&*output)?;
             }
             Err(error) => return Err(error),
         }

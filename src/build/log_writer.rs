@@ -75,13 +75,12 @@ fn may_pass(error: &io::Error) -> bool {
 }
 
 fn explain(error: &io::Error) -> String {
-    match may_pass(error) {
-        true => format!(
+    if may_pass(error) {
+        format!(
             "the log cannot be written: {error}; free some space; the daemon keeps up to 1 MiB of log lines and writes them then"
-        ),
-        false => format!(
-            "the log cannot be written: {error}; the reader of standard error has closed it"
-        ),
+        )
+    } else {
+        format!("the log cannot be written: {error}; the reader of standard error has closed it")
     }
 }
 
@@ -234,7 +233,7 @@ mod tests {
             BLOCKED.write_out(move |text| {
                 say.send(whole(text)).unwrap();
                 Ok(())
-            })
+            });
         });
         let half = "x".repeat(BYTES_MAX / 2) + "\n";
         BLOCKED.push(b"first\n".to_vec());
@@ -269,7 +268,7 @@ mod tests {
                 gate.recv().unwrap();
                 say.send(whole(text)).unwrap();
                 Ok(())
-            })
+            });
         });
         SLOW.push(b"first\n".to_vec());
         // The thread has taken the text, so from here on only the test changes the fill level of the queue.

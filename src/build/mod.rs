@@ -59,12 +59,11 @@ pub fn build(
     // The existing sockets serve already. A new socket beside them may receive datagrams at once, which would be lost
     // if a later step failed: bind it last. At the start no socket serves yet, and upstream sockets might be given the
     // very ports that are to be bound: bind listeners first.
-    let (listeners, hands) = match lent_sockets.is_empty() {
-        true => (bind_all(&config.daemon, plan, lent_sockets)?, hands()?),
-        false => {
-            let hands = hands()?;
-            (bind_all(&config.daemon, plan, lent_sockets)?, hands)
-        }
+    let (listeners, hands) = if lent_sockets.is_empty() {
+        (bind_all(&config.daemon, plan, lent_sockets)?, hands()?)
+    } else {
+        let hands = hands()?;
+        (bind_all(&config.daemon, plan, lent_sockets)?, hands)
     };
     let numbered = listeners.into_iter().zip(hands).enumerate();
     numbered

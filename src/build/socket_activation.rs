@@ -118,11 +118,12 @@ impl ListenerMatcher {
                     .filter(|_| !name.starts_with(PREFIX))
             });
         let Some(key) = key.cloned() else {
-            return Err(match address.ip().is_multicast() {
-                true => format!(
+            return Err(if address.ip().is_multicast() {
+                format!(
                     "{address} is a multicast group; udispatch binds and joins groups itself, so remove it from the socket unit"
-                ),
-                false => format!("no route has the destination {address}"),
+                )
+            } else {
+                format!("no route has the destination {address}")
             });
         };
         if !self.seen.insert(found.cookie) {

@@ -42,9 +42,9 @@ pub(super) fn json_text(json: &str) -> String {
                 char.encode_utf16(&mut [0; 2])
                     .iter()
                     .map(|unit| format!("\\u{unit:04x}")),
-            )
+            );
         } else {
-            text.push(char)
+            text.push(char);
         }
     }
     text

@@ -229,7 +229,7 @@ pub(super) fn target(path: &str, parameters: &[(&str, Option<&str>)]) -> String 
         for byte in value.bytes() {
             match byte {
                 b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                    target.push(byte.into())
+                    target.push(byte.into());
                 }
                 byte => target += &format!("%{byte:02X}"),
             }

@@ -191,9 +191,9 @@ fn serve(started: StartedDaemon, loader: Arc<Loader>) -> Result<(), End> {
     let served = supervisor.serve();
     if let Some(admin) = admin {
         if matches!(served, Ok(Served::TakenOver)) {
-            admin.abandon()
+            admin.abandon();
         } else {
-            admin.stop()
+            admin.stop();
         }
     }
     served?;

@@ -173,14 +173,14 @@ impl<'k> Registry<'k> {
             return None;
         };
         let unknown = match string(Value::new(value)) {
-            Ok(written) => match self.kind(&written) {
-                Some(kind) => return Some(kind),
-                None => {
-                    let hint = did_you_mean(&written, names());
-                    let hint = hint.map_or(all(), |meant| format!("{meant} {}", all()));
-                    Mistake::new(format!("there is no kind {}", quoted(&written))).hint(hint)
+            Ok(written) => {
+                if let Some(kind) = self.kind(&written) {
+                    return Some(kind);
                 }
-            },
+                let hint = did_you_mean(&written, names());
+                let hint = hint.map_or(all(), |meant| format!("{meant} {}", all()));
+                Mistake::new(format!("there is no kind {}", quoted(&written))).hint(hint)
+            }
             Err(mistake) => mistake.hint(all()),
         };
         problems.push(Problem::with_value("kind", value.span(), unknown));
@@ -213,16 +213,15 @@ impl<'k> Registry<'k> {
     ) -> Option<HandlerId> {
         let id = match self.ids.get(&name.value) {
             Some(id) => *id,
-            None => match self.kind(&name.value) {
-                Some(kind) => {
+            None => {
+                if let Some(kind) = self.kind(&name.value) {
                     let handler = implicit(kind, &name.at, problems);
                     self.insert(&name.value, name.at.clone(), handler)
-                }
-                None => {
+                } else {
                     problems.push(self.unknown(name, problems.has_room()));
                     return None;
                 }
-            },
+            }
         };
         self.entries[id.index()].is_used = true;
         Some(id)

@@ -122,17 +122,16 @@ fn label(drafts: Vec<RouteDraft>, problems: &mut Problems) -> Vec<Route> {
     let mut repeated: HashMap<String, usize> = HashMap::new();
     let mut routes = Vec::with_capacity(drafts.len());
     for RouteDraft { name, mut route } in drafts {
-        route.label = match name {
-            Some(name) => name.value,
-            None => {
-                let label = made_label(&route);
-                let times = repeated.entry(label.clone()).or_insert(0);
-                *times += 1;
-                // A label that is made here has a colon, so it never equals a name from the file.
-                match *times {
-                    1 => label,
-                    times => format!("{label} #{times}"),
-                }
+        route.label = if let Some(name) = name {
+            name.value
+        } else {
+            let label = made_label(&route);
+            let times = repeated.entry(label.clone()).or_insert(0);
+            *times += 1;
+            // A label that is made here has a colon, so it never equals a name from the file.
+            match *times {
+                1 => label,
+                times => format!("{label} #{times}"),
             }
         };
         routes.push(route);

@@ -250,7 +250,7 @@ impl<'a> Section<'a> {
 
     /// Returns the byte range of a key's value.
     pub fn span(&self, key: &str) -> Option<Range<usize>> {
-        self.table.get(self.written(key)).map(|value| value.span())
+        self.table.get(self.written(key)).map(toml::Spanned::span)
     }
 
     /// Returns the byte range of the table: its header, or the nearest text if it has no header.

@@ -248,23 +248,22 @@ fn route(
     problems: &mut Problems,
 ) -> Option<Placed<usize>> {
     let routes = known.routes.as_ref()?;
-    match routes.iter().position(|label| *label == name.value) {
-        Some(index) => Some(Placed {
+    if let Some(index) = routes.iter().position(|label| *label == name.value) {
+        Some(Placed {
             value: index,
             at: name.at.clone(),
-        }),
-        None => {
-            let otherwise = "write the route's `name`, or its label in the output of `check`";
-            problems.push(unknown(
-                "route",
-                &name.value,
-                name.at.clone(),
-                routes,
-                otherwise,
-                problems.has_room(),
-            ));
-            None
-        }
+        })
+    } else {
+        let otherwise = "write the route's `name`, or its label in the output of `check`";
+        problems.push(unknown(
+            "route",
+            &name.value,
+            name.at.clone(),
+            routes,
+            otherwise,
+            problems.has_room(),
+        ));
+        None
     }
 }
 

@@ -134,7 +134,7 @@ macro_rules! counters {
             $($(#[doc = $help])+ $(#[serde(alias = $former)])? pub $field: u64,)+
         }
 
-        #[allow(dead_code, reason = "not every struct of counters needs every method")]
+        #[allow(clippy::allow_attributes, dead_code, reason = "not every struct of counters needs every method")]
         impl $name {
             /// The declarations of all counters.
             pub const FIELDS: &[$crate::dispatch::counters::CounterField] = &[$(

@@ -219,7 +219,7 @@ impl Dispatcher {
         sockets: &mut dyn SocketTable,
     ) {
         self.with_forwarding(to, sockets, |handler, cx| {
-            handler.on_trouble(socket, trouble, cx)
+            handler.on_trouble(socket, trouble, cx);
         });
     }
 
@@ -232,7 +232,7 @@ impl Dispatcher {
         sockets: &mut dyn SocketTable,
     ) {
         self.with_forwarding(to, sockets, |handler, cx| {
-            handler.on_upstream_event(upstream, event, cx)
+            handler.on_upstream_event(upstream, event, cx);
         });
     }
 
@@ -242,7 +242,7 @@ impl Dispatcher {
             .iter()
             .map(|handler| {
                 let forwarding = handler.forwarding();
-                forwarding.map(|one| one.save()).unwrap_or_default()
+                forwarding.map(Forwarding::save).unwrap_or_default()
             })
             .collect()
     }

@@ -230,10 +230,7 @@ impl<'a> Batch<'a> {
                 span,
             }
         };
-        self.trains
-            .iter()
-            .flat_map(move |train| train.pieces())
-            .map(datagram)
+        self.trains.iter().flat_map(Train::pieces).map(datagram)
     }
 }
 

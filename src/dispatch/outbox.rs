@@ -108,7 +108,7 @@ impl Outbox {
             return self.join(socket, last, Parcel { span, segment, ttl });
         }
         split(train, |span, segment| {
-            self.send(socket, Parcel { span, segment, ttl })
+            self.send(socket, Parcel { span, segment, ttl });
         });
     }
 

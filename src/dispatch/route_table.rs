@@ -113,7 +113,7 @@ impl RouteTable {
             match row.net {
                 IpNet::V4(net) => v4.add(u32::from(net.network()), u32::from(net.broadcast()), row),
                 IpNet::V6(net) => {
-                    v6.add(u128::from(net.network()), u128::from(net.broadcast()), row)
+                    v6.add(u128::from(net.network()), u128::from(net.broadcast()), row);
                 }
             }
         }

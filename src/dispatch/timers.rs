@@ -40,7 +40,7 @@ impl Timers {
         for handler in self.stale.drain(..) {
             self.is_stale[handler.index()] = false;
             let forwarding = handlers[handler.index()].forwarding();
-            let deadline = forwarding.and_then(|forwarding| forwarding.deadline());
+            let deadline = forwarding.and_then(super::handler::Forwarding::deadline);
             self.each[handler.index()] = deadline;
             self.first = self.first.into_iter().chain(deadline).min();
         }

@@ -139,7 +139,7 @@ mod tests {
         for (address, most) in [(v4, 65_507), (v6, 65_527)] {
             let header = udp_header(address, address, &bytes[..most]).unwrap();
             assert_eq!(by_the_book(address, address, &header, &bytes[..most]), 0);
-            assert_eq!(udp_header(address, address, &bytes[..most + 1]), None);
+            assert_eq!(udp_header(address, address, &bytes[..=most]), None);
         }
         assert_eq!(udp_header(v4, v6, b""), None);
         assert_eq!(udp_header(v6, v4, b""), None);

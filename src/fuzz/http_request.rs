@@ -234,7 +234,7 @@ fn answer(request: Request) {
     match request {
         Request::Snapshot(_) => {}
         Request::Sessions(query, responder) => {
-            responder.send(Err(Refusal::Unknown(format!("{query:?}"))))
+            responder.send(Err(Refusal::Unknown(format!("{query:?}"))));
         }
         Request::Explain(imagined, responder) => responder.send(Ok(format!("{imagined:?}"))),
         Request::Reload { responder, .. } => responder.send(ReloadReport::default()),
@@ -244,7 +244,7 @@ fn answer(request: Request) {
             ..
         } => responder.send(Ok(format!("{upstream:?}"))),
         Request::Tap(query, responder) => {
-            responder.send(Err(Refusal::Unable(format!("{query:?}"))))
+            responder.send(Err(Refusal::Unable(format!("{query:?}"))));
         }
         Request::Log(level, responder) => responder.send(level.to_string()),
         Request::Stop(responder) => responder.send("stopping".to_owned()),

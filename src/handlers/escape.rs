@@ -25,7 +25,7 @@ pub fn text(line: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
                     write!(line, "\\x{:02x}", u32::from(character))?;
                 }
                 character if is_unprintable(character) => {
-                    write!(line, "\\u{{{:x}}}", u32::from(character))?
+                    write!(line, "\\u{{{:x}}}", u32::from(character))?;
                 }
                 character => write!(line, "{character}")?,
             }
@@ -53,7 +53,7 @@ pub fn json_string(line: &mut Vec<u8>, text: &str) -> io::Result<()> {
             '\r' => line.extend_from_slice(b"\\r"),
             '\t' => line.extend_from_slice(b"\\t"),
             character if is_unprintable(character) => {
-                write!(line, "\\u{:04x}", u32::from(character))?
+                write!(line, "\\u{:04x}", u32::from(character))?;
             }
             character => write!(line, "{character}")?,
         }

@@ -172,7 +172,7 @@ impl MonitorThread {
                     }
                 }
                 News::Failed(id, failure) => {
-                    self.note(id, |state| state.failed = Some((now, failure)))
+                    self.note(id, |state| state.failed = Some((now, failure)));
                 }
                 News::Say(level, text) => log::log!(level, "{text}"),
             }

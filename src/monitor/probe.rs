@@ -100,9 +100,10 @@ impl Probe {
             ProbeSocket::Udp { others, .. } => *others > 0,
             ProbeSocket::Tcp(conversation) => !conversation.received.is_empty(),
         };
-        match has_other_answer {
-            true => ProbeFailure::Unexpected,
-            false => ProbeFailure::NoAnswer(probe.timeout),
+        if has_other_answer {
+            ProbeFailure::Unexpected
+        } else {
+            ProbeFailure::NoAnswer(probe.timeout)
         }
     }
 }
@@ -143,9 +144,10 @@ fn begin_tcp(
 /// Refuses a socket that is connected to itself. The kernel may choose the probed port as source port if it is unused,
 /// and the probe would then receive its own request.
 fn refuse_ourselves(local: SocketAddr, to: SocketAddr) -> io::Result<()> {
-    match local == to {
-        true => Err(io::Error::from_raw_os_error(libc::ECONNREFUSED)),
-        false => Ok(()),
+    if local == to {
+        Err(io::Error::from_raw_os_error(libc::ECONNREFUSED))
+    } else {
+        Ok(())
     }
 }
 

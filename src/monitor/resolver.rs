@@ -138,9 +138,10 @@ impl Resolver {
 impl Name {
     /// Returns the current time between look-ups of the name.
     fn pace(&self) -> Option<Duration> {
-        match self.users.iter().any(|user| user.address.is_none()) {
-            true => Some(self.interval.map_or(RETRY, |interval| interval.min(RETRY))),
-            false => self.interval,
+        if self.users.iter().any(|user| user.address.is_none()) {
+            Some(self.interval.map_or(RETRY, |interval| interval.min(RETRY)))
+        } else {
+            self.interval
         }
     }
 

@@ -193,7 +193,7 @@ mod tests {
 
         // Two where one was announced; and one with another byte.
         for (count, mark) in [(2, MARK), (1, b'x')] {
-            let (read, write) = std::io::pipe().expect("a pipe");
+            let (read, write) = io::pipe().expect("a pipe");
             send_raw(&here, &[mark], &vec![write.as_fd(); count]);
             assert_eq!(
                 receive_fds(&there, 1, soon()).expect_err("garbage").kind(),

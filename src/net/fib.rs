@@ -112,13 +112,13 @@ fn parse(bytes: &[u8]) -> io::Result<KernelRoute> {
     while let Some((kind, data, after)) = attribute(rest) {
         match (kind, data.len()) {
             (libc::RTA_OIF, 4) => {
-                answer.interface = u32::from_ne_bytes(field(data, 0).ok_or_else(malformed)?)
+                answer.interface = u32::from_ne_bytes(field(data, 0).ok_or_else(malformed)?);
             }
             (libc::RTA_PREFSRC, 4) => {
-                answer.source = field::<4>(data, 0).map(|ip| Ipv4Addr::from(ip).into())
+                answer.source = field::<4>(data, 0).map(|ip| Ipv4Addr::from(ip).into());
             }
             (libc::RTA_PREFSRC, 16) => {
-                answer.source = field::<16>(data, 0).map(|ip| Ipv6Addr::from(ip).into())
+                answer.source = field::<16>(data, 0).map(|ip| Ipv6Addr::from(ip).into());
             }
             _ => {}
         }

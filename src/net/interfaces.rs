@@ -103,7 +103,7 @@ unsafe fn read(address: *const libc::sockaddr) -> Option<IpAddr> {
     };
     // SAFETY: a sockaddr of these families is `len` bytes long, and `raw` is at least that; they do not overlap.
     unsafe {
-        std::ptr::copy_nonoverlapping(address.cast::<u8>(), (&raw mut raw).cast::<u8>(), len)
+        std::ptr::copy_nonoverlapping(address.cast::<u8>(), (&raw mut raw).cast::<u8>(), len);
     };
     raw.get().map(|address| address.ip())
 }

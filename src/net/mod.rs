@@ -5,7 +5,7 @@
 //! handlers or the configuration. A descriptor is owned from the moment it exists (`UdpSocket`, `OwnedFd`), and each
 //! call borrows it.
 
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "system calls that no safe crate offers")]
 
 pub mod address;
 pub mod clock;

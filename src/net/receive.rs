@@ -341,14 +341,14 @@ mod tests {
             vector
                 .iov_base
                 .cast::<u8>()
-                .copy_from(payload.as_ptr(), payload.len())
+                .copy_from(payload.as_ptr(), payload.len());
         };
         // SAFETY: as above, for the control buffer.
         unsafe {
             message
                 .msg_control
                 .cast::<u8>()
-                .copy_from(control.as_ptr(), control_len)
+                .copy_from(control.as_ptr(), control_len);
         };
         message.msg_controllen = control_len;
         message.msg_flags = 0;

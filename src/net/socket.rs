@@ -84,9 +84,10 @@ fn configure(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Res
         options.receive_buffer,
         options.send_buffer,
     )?;
-    let (level, multicast_all) = match v6 {
-        false => (libc::IPPROTO_IP, libc::IP_MULTICAST_ALL),
-        true => (libc::IPPROTO_IPV6, IPV6_MULTICAST_ALL),
+    let (level, multicast_all) = if !v6 {
+        (libc::IPPROTO_IP, libc::IP_MULTICAST_ALL)
+    } else {
+        (libc::IPPROTO_IPV6, IPV6_MULTICAST_ALL)
     };
     // The size of replies is given: where the MTU of a hop is smaller, fragments instead of failures, as for upstreams.
     let (discover, how) = without_discovery(v6);
@@ -177,13 +178,14 @@ pub fn request_more_control_data(
 
 /// Returns level and number of each option for control data, and whether the listener needs it.
 fn control_options(v6: bool, options: &ListenerOptions) -> [(i32, i32, bool); 3] {
-    let (level, destination, ttl) = match v6 {
-        false => (libc::IPPROTO_IP, libc::IP_PKTINFO, libc::IP_RECVTTL),
-        true => (
+    let (level, destination, ttl) = if !v6 {
+        (libc::IPPROTO_IP, libc::IP_PKTINFO, libc::IP_RECVTTL)
+    } else {
+        (
             libc::IPPROTO_IPV6,
             libc::IPV6_RECVPKTINFO,
             libc::IPV6_RECVHOPLIMIT,
-        ),
+        )
     };
     let time = (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, options.time);
     [
@@ -234,9 +236,10 @@ pub fn probe(address: SocketAddr) -> io::Result<()> {
 /// router there makes them, so nothing is lost (ip(7)). In IPv6 only this host can, once the router has reported its
 /// MTU, which OMIT would ignore (ip6_sk_accept_pmtu in the kernel).
 pub(super) fn without_discovery(v6: bool) -> (i32, i32) {
-    match v6 {
-        false => (libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT),
-        true => (libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT),
+    if !v6 {
+        (libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)
+    } else {
+        (libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT)
     }
 }
 

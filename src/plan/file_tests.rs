@@ -102,7 +102,7 @@ impl Trial<'_> {
                 Some(taker),
             ) => {
                 if let Some(route) = route
-                    && !std::ptr::eq(&self.config.routes[route.value], taker)
+                    && !std::ptr::eq(&raw const self.config.routes[route.value], taker)
                 {
                     let message =
                         format!("`route`: {self} is taken by route {}", quoted(&taker.label));
@@ -177,9 +177,10 @@ impl Trial<'_> {
             } => (upstream.at.clone(), "expected this upstream"),
             _ => (self.test.at.clone(), "expected a route"),
         };
-        let why = match self.course.heard.is_empty() {
-            true => "no socket would get it",
-            false => "it is dropped as no_route",
+        let why = if self.course.heard.is_empty() {
+            "no socket would get it"
+        } else {
+            "it is dropped as no_route"
         };
         self.advise(
             Problem::error(at, format!("`expect`: no route takes {self}: {why}")).label(label),
@@ -206,9 +207,10 @@ impl Trial<'_> {
         wanted: &str,
         reached: Vec<String>,
     ) -> Problem {
-        let message = match reached.is_empty() {
-            true => format!("`upstream`: {self} goes to no upstream"),
-            false => format!("`upstream`: {self} goes to {}", shortened(reached, "or")),
+        let message = if reached.is_empty() {
+            format!("`upstream`: {self} goes to no upstream")
+        } else {
+            format!("`upstream`: {self} goes to {}", shortened(reached, "or"))
         };
         let problem = Problem::error(at.clone(), message).label(format!("expected {wanted}"));
         self.advise(problem.and_at(taker.at.clone(), "this route takes it"))

@@ -77,9 +77,10 @@ impl Host {
     pub fn list(&self) -> String {
         let one = |interface: &Interface| {
             let addresses: Vec<_> = interface.addresses.iter().map(IpAddr::to_string).collect();
-            match addresses.is_empty() {
-                true => interface.name.clone(),
-                false => format!("{} ({})", interface.name, addresses.join(", ")),
+            if addresses.is_empty() {
+                interface.name.clone()
+            } else {
+                format!("{} ({})", interface.name, addresses.join(", "))
             }
         };
         self.interfaces

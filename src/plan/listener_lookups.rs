@@ -138,9 +138,10 @@ impl ListenerLookups<'_> {
     fn finish(&self, listener: &mut ListenerPlan, stretch: &Stretch<'_>, route_needs: &[Needs]) {
         let ip = listener.address.ip();
         let wildcard = matches!(listener.role, Role::Wildcard { .. });
-        let fixed = match wildcard {
-            true => stretch.table.only_wildcard(ip.is_ipv4()),
-            false => stretch.table.fixed(ip),
+        let fixed = if wildcard {
+            stretch.table.only_wildcard(ip.is_ipv4())
+        } else {
+            stretch.table.fixed(ip)
         };
         let needs = match fixed {
             Some(route) => route_needs[route.0 as usize],

@@ -79,12 +79,11 @@ impl<'a> ListenerSet<'a> {
         } = role::find(destination, route, interface, self.host)?;
         self.note(note);
         // A repeated request for the same socket changes nothing, except for the sources of a group.
-        let (group, ports) = match &role {
-            Role::Group { interface, .. } => (Some(*interface), vec![destination.value.ports]),
-            _ => {
-                let asked = self.ports.entry((ip, scope, route.share)).or_default();
-                (None, asked.add(destination.value.ports))
-            }
+        let (group, ports) = if let Role::Group { interface, .. } = &role {
+            (Some(*interface), vec![destination.value.ports])
+        } else {
+            let asked = self.ports.entry((ip, scope, route.share)).or_default();
+            (None, asked.add(destination.value.ports))
         };
         let mut contradiction = None;
         for port in ports.into_iter().flat_map(PortSpan::iter) {

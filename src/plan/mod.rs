@@ -200,9 +200,10 @@ fn rows(config: &Config, interfaces: &[Option<u32>]) -> Vec<(Match, Range<usize>
             };
             let sources = route.sources.iter().map(|source| source.value);
             let same_family = |source: &IpNet| source.addr().is_ipv4() == net.addr().is_ipv4();
-            match route.sources.is_empty() {
-                true => rows.push(row(None)),
-                false => rows.extend(sources.filter(same_family).map(|source| row(Some(source)))),
+            if route.sources.is_empty() {
+                rows.push(row(None));
+            } else {
+                rows.extend(sources.filter(same_family).map(|source| row(Some(source))));
             }
         }
     }

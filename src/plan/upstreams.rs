@@ -166,8 +166,9 @@ pub fn addresses(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let mut found: Vec<SocketAddr> = (name, port).to_socket_addrs()?.collect();
     found.retain(|address| !address.ip().is_multicast() && !address.ip().is_unspecified());
     found.sort_by_key(|address| matches!(address.ip(), IpAddr::V6(_)));
-    match found.is_empty() {
-        true => Err(io::Error::other("it has no address of a host")),
-        false => Ok(found),
+    if found.is_empty() {
+        Err(io::Error::other("it has no address of a host"))
+    } else {
+        Ok(found)
     }
 }

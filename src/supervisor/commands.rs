@@ -50,7 +50,7 @@ fn respond(request: Request, parts: &mut CommandParts<'_>) -> bool {
     } = parts;
     match request {
         Request::Snapshot(responder) => {
-            responder.send(Box::new(admin_state.snapshot(running, found())))
+            responder.send(Box::new(admin_state.snapshot(running, found())));
         }
         Request::Sessions(query, responder) => sessions::list(&query, running, responder),
         Request::Explain(imagined, responder) => {
@@ -70,7 +70,7 @@ fn respond(request: Request, parts: &mut CommandParts<'_>) -> bool {
             responder,
         } => responder.send(admin_state.drained.set(&upstream, drain, running)),
         Request::Tap(query, responder) => {
-            responder.send(admin_state.tap_readers.begin(query, running))
+            responder.send(admin_state.tap_readers.begin(query, running));
         }
         Request::Log(level, responder) => responder.send(log_level::set(level)),
         Request::Stop(responder) => {

@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn stowaways_are_closed() {
         let (mut here, there) = pair();
-        let (mut read, write) = std::io::pipe().expect("a pipe");
+        let (mut read, write) = io::pipe().expect("a pipe");
         fd_passing::send_fds(&there, &[write.as_fd()], Instant::now() + SOON).expect("sent");
         drop(write);
         Wire::new(there)

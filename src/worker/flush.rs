@@ -148,7 +148,7 @@ impl Flusher {
                 });
             }
             transmit(&mut batch, send_socket, &self.runs, &mut |_, sent| {
-                settle(sent)
+                settle(sent);
             });
         }
     }

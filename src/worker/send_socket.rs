@@ -128,7 +128,7 @@ impl SendSocket {
         };
         match connected {
             Err(error) if errno::may_lack_source(&error) => {
-                send_socket.unreachable = error.raw_os_error()
+                send_socket.unreachable = error.raw_os_error();
             }
             connected => connected?,
         }

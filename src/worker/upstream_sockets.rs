@@ -368,15 +368,12 @@ impl UpstreamSockets {
     }
 
     fn add(&mut self, slot: UpstreamSocket) -> UpstreamSocketId {
-        match self.free.pop() {
-            Some(id) => {
-                self.slots[id.index()] = Some(slot);
-                id
-            }
-            None => {
-                self.slots.push(Some(slot));
-                UpstreamSocketId::new(self.slots.len() - 1)
-            }
+        if let Some(id) = self.free.pop() {
+            self.slots[id.index()] = Some(slot);
+            id
+        } else {
+            self.slots.push(Some(slot));
+            UpstreamSocketId::new(self.slots.len() - 1)
         }
     }
 

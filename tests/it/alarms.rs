@@ -73,7 +73,7 @@ fn silence_is_an_alarm() {
         (silent == ["all", "some from 127.0.0.16/28"]).then_some(())
     });
     none_is_left(&daemon, "route_silent", || {
-        near.send(b"here", "127.0.0.1:1001")
+        near.send(b"here", "127.0.0.1:1001");
     });
     none_is_left(&daemon, "source_silent", || {
         talk();

@@ -268,7 +268,7 @@ fn draining_by_hand() {
     assert!(ask(&daemon, &["upstreams"]).output.contains("draining"));
 
     let more = config + "[[route]]\ndestination = \"127.0.0.1:1236\"\nhandler = \"on\"\n";
-    std::fs::write(daemon.file(), more).unwrap();
+    fs::write(daemon.file(), more).unwrap();
     let outcome = ask(&daemon, &["reload"]);
     assert_eq!(outcome.code, 0, "{}{}", outcome.output, outcome.errors);
     let is_draining = || snapshot(&daemon).upstreams.iter().any(|row| row.draining);

@@ -30,7 +30,7 @@ fn a_session_outlives_its_upstream() {
         for round in 0..15_u64 {
             // Sends one datagram, or several at once.
             refused += 1 + 3 * (round % 2);
-            (0..1 + 3 * (round % 2)).for_each(|_| client.send(b"lost", HERE));
+            (0..=(3 * (round % 2))).for_each(|_| client.send(b"lost", HERE));
             let asked = refused + round;
             daemon.ledger_when(|ledger| {
                 ledger.handler("on").received == asked && upstream(ledger, there).sent == asked

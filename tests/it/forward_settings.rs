@@ -29,9 +29,8 @@ fn places(problems: &Problems) -> Vec<String> {
 
 fn check(cases: &[Case]) {
     for (settings, place, fragments) in cases {
-        let problems = match parse(settings) {
-            Ok(_) => panic!("accepted:\n{settings}"),
-            Err(problems) => problems,
+        let Err(problems) = parse(settings) else {
+            panic!("accepted:\n{settings}");
         };
         assert_eq!(places(&problems), [*place], "\n{settings}\n{problems}");
         for fragment in *fragments {

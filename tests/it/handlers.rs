@@ -486,9 +486,9 @@ fn forward_ttl() {
         let set_ttl = |ttl: u32| {
             let socket = socket2::SockRef::from(&client.0);
             if client.address().is_ipv4() {
-                socket.set_ttl_v4(ttl).unwrap()
+                socket.set_ttl_v4(ttl).unwrap();
             } else {
-                socket.set_unicast_hops_v6(ttl).unwrap()
+                socket.set_unicast_hops_v6(ttl).unwrap();
             }
         };
         for (more, cases) in [

@@ -232,23 +232,22 @@ impl Walk {
             })
             .map(|(_, _, words)| *words)
             .collect();
-        match command.strip_suffix(" &") {
-            Some(command) => self.begin(command),
-            None => {
-                let output = output(command);
-                let text = String::from_utf8_lossy(&output.stdout);
-                let errors = String::from_utf8_lossy(&output.stderr);
+        if let Some(command) = command.strip_suffix(" &") {
+            self.begin(command);
+        } else {
+            let output = output(command);
+            let text = String::from_utf8_lossy(&output.stdout);
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                output.status.success(),
+                "{command}: {}\n{text}{errors}",
+                output.status
+            );
+            for words in promised {
                 assert!(
-                    output.status.success(),
-                    "{command}: {}\n{text}{errors}",
-                    output.status
+                    text.contains(words),
+                    "{command}: no `{words}` in\n{text}{errors}"
                 );
-                for words in promised {
-                    assert!(
-                        text.contains(words),
-                        "{command}: no `{words}` in\n{text}{errors}"
-                    );
-                }
             }
         }
         self.done.push(command.to_owned());

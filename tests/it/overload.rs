@@ -190,7 +190,7 @@ fn assert_lawful(seen: &Snapshot) {
     let twice = received(seen.routes.iter().filter(twice).map(|row| &row.account));
     assert_eq!(received(handlers), received(routes) + twice, "{seen}");
     // Each datagram that the forwarder handled was meant for each upstream, and what happened to it is known.
-    for row in seen.upstreams.iter() {
+    for row in &seen.upstreams {
         let failed = row.failed.total();
         assert!(
             row.counters.sent + failed + row.counters.skipped

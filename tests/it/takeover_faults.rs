@@ -336,7 +336,7 @@ fn many_at_once() {
                             if words.contains("only one can")
                                 || words.contains("ended before it sent") =>
                         {
-                            losers += 1
+                            losers += 1;
                         }
                         _ => panic!("{status}: {words}"),
                     }

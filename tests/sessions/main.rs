@@ -160,9 +160,9 @@ impl Simulation {
     fn flood(&mut self) {
         let trains = 10 + self.random.below(40);
         if self.scenario.failing.is_some() {
-            (0..trains).for_each(|_| self.ask(1, 1, true))
+            (0..trains).for_each(|_| self.ask(1, 1, true));
         } else {
-            self.ask(trains, 1, true)
+            self.ask(trains, 1, true);
         }
     }
 
@@ -286,7 +286,7 @@ impl Simulation {
             .iter()
             .filter(|flight| flight.worker == worker && flight.at <= self.now);
         arrived.for_each(|flight| {
-            sockets.extend((!sockets.contains(&flight.socket)).then_some(flight.socket))
+            sockets.extend((!sockets.contains(&flight.socket)).then_some(flight.socket));
         });
         sockets.truncate(1 + self.random.below(6));
         let mut batches: Vec<(u32, Vec<Vec<Flight>>)> = Vec::new();
@@ -301,9 +301,9 @@ impl Simulation {
                 let is_here =
                     (flight.worker, flight.socket) == (worker, socket) && flight.at <= self.now;
                 if is_here && here.len() < ANSWERS_MAX {
-                    here.push(flight)
+                    here.push(flight);
                 } else {
-                    rest.push(flight)
+                    rest.push(flight);
                 }
             }
             self.flights = rest;

@@ -206,7 +206,7 @@ impl Scenario {
         let mut doors = Vec::new();
         for route in 0..routes.len() {
             let is_v4 = !once_in(random, 4);
-            (0..1 + random.below(2)).for_each(|_| doors.push(Door { route, is_v4 }));
+            (0..=random.below(2)).for_each(|_| doors.push(Door { route, is_v4 }));
         }
         let is_delicate = specs.iter().any(Spec::is_delicate);
         Scenario {

@@ -107,16 +107,13 @@ impl Ways {
             incarnation: self.incarnations,
             is_one_way,
         });
-        match self.free.pop() {
-            Some(socket) => {
-                assert!(self.slots[socket as usize].is_none());
-                self.slots[socket as usize] = slot;
-                socket
-            }
-            None => {
-                self.slots.push(slot);
-                self.slots.len() as u32 - 1
-            }
+        if let Some(socket) = self.free.pop() {
+            assert!(self.slots[socket as usize].is_none());
+            self.slots[socket as usize] = slot;
+            socket
+        } else {
+            self.slots.push(slot);
+            self.slots.len() as u32 - 1
         }
     }
 

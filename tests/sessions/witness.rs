@@ -107,7 +107,7 @@ pub fn check_sockets(talkers: &[Talker], ways: &Ways, closed: &HashMap<u32, usiz
     let open: HashSet<u32> = (0..ways.slots.len() as u32)
         .filter(|socket| ways.slot(*socket).is_some())
         .collect();
-    let held = talkers.iter().flat_map(|talker| talker.sockets());
+    let held = talkers.iter().flat_map(Talker::sockets);
     assert_eq!(
         open,
         held.collect(),

@@ -156,7 +156,7 @@ impl Simulation {
         for step in 0..STEPS {
             self.place.step = step;
             self.send();
-            for _ in 0..1 + self.random.below(self.sockets.len()) {
+            for _ in 0..=self.random.below(self.sockets.len()) {
                 let socket = self.random.below(self.sockets.len());
                 self.turn(socket, arena, covered);
             }

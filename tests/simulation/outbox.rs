@@ -114,7 +114,7 @@ fn check_sockets(
             let (short, rest): (Vec<_>, Vec<_>) =
                 all.partition(|(bytes, _)| is_loose(sockets[socket], bytes));
             short.into_iter().for_each(|(bytes, ttl)| {
-                *loose.entry((sockets[socket], bytes, ttl)).or_default() += 1
+                *loose.entry((sockets[socket], bytes, ttl)).or_default() += 1;
             });
             rest.into_iter().peekable()
         })

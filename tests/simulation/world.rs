@@ -236,7 +236,7 @@ impl World {
 /// The text of a configuration, and its handlers h0, h1, ...
 fn write(random: &mut Random) -> (String, Vec<Spec>) {
     let mut text = String::new();
-    let specs: Vec<Spec> = (0..1 + random.below(6))
+    let specs: Vec<Spec> = (0..=random.below(6))
         .map(|number| handler(random, &mut text, number))
         .collect();
     let (pool, routes) = if once_in(random, 4) {
@@ -244,7 +244,7 @@ fn write(random: &mut Random) -> (String, Vec<Spec>) {
     } else {
         (DESTINATIONS, 9)
     };
-    for _ in 0..1 + random.below(routes) {
+    for _ in 0..=random.below(routes) {
         let many = 1 + random.below(3);
         let destinations: Vec<&str> = (0..many).map(|_| *pick(random, pool)).collect();
         let _ = writeln!(text, "[[route]]\ndestination = {destinations:?}");
@@ -261,7 +261,7 @@ fn write(random: &mut Random) -> (String, Vec<Spec>) {
             let v4 = has(true);
             let v6 = has(false);
             let mut sources: Vec<&str> = Vec::new();
-            for _ in 0..1 + random.below(2) {
+            for _ in 0..=random.below(2) {
                 sources.extend(v4.then(|| pick(random, SOURCES_V4)));
                 sources.extend(v6.then(|| pick(random, SOURCES_V6)));
             }

@@ -31,7 +31,7 @@ struct Info {
     info: libc::in_pktinfo,
 }
 
-const NAME_BYTES: usize = mem::size_of::<libc::sockaddr_in>();
+const NAME_BYTES: usize = size_of::<libc::sockaddr_in>();
 
 impl Datagrams {
     /// `own` says whether local addresses are received and sent. For receiving them, the socket needs IP_PKTINFO.
@@ -48,7 +48,7 @@ impl Datagrams {
                 iov_len: slot.len(),
             })
             .collect();
-        let control_bytes = if own { mem::size_of::<Info>() } else { 0 };
+        let control_bytes = if own { size_of::<Info>() } else { 0 };
         let parts = iovecs.iter_mut().zip(&mut names).zip(&mut infos);
         let headers = parts
             .map(|((iovec, name), info)| {
@@ -134,7 +134,7 @@ impl Datagrams {
     #[inline]
     pub(crate) fn own(&self, slot: usize) -> Option<Ipv4Addr> {
         let Info { head, info } = &self.infos[slot];
-        let told = self.headers[slot].msg_hdr.msg_controllen >= mem::size_of::<Info>() - 4
+        let told = self.headers[slot].msg_hdr.msg_controllen >= size_of::<Info>() - 4
             && head.cmsg_level == libc::IPPROTO_IP
             && head.cmsg_type == libc::IP_PKTINFO;
         told.then(|| Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()))
@@ -147,7 +147,7 @@ impl Datagrams {
         head.cmsg_type = libc::IP_PKTINFO;
         // SAFETY: CMSG_LEN is arithmetic on its argument.
         head.cmsg_len =
-            unsafe { libc::CMSG_LEN(mem::size_of::<libc::in_pktinfo>() as libc::c_uint) } as _;
+            unsafe { libc::CMSG_LEN(size_of::<libc::in_pktinfo>() as libc::c_uint) } as _;
         info.ipi_ifindex = 0;
         info.ipi_spec_dst.s_addr = u32::from_ne_bytes(own.octets());
         self.headers[slot].msg_hdr.msg_controllen = self.control_bytes as _;

@@ -24,7 +24,7 @@ struct Control([u8; CONTROL_BYTES]);
 
 // SAFETY: CMSG_SPACE is arithmetic on its argument.
 const CONTROL_BYTES: usize =
-    unsafe { libc::CMSG_SPACE(mem::size_of::<libc::c_int>() as libc::c_uint) } as usize;
+    unsafe { libc::CMSG_SPACE(size_of::<libc::c_int>() as libc::c_uint) } as usize;
 
 impl ReceiveBatch {
     pub(crate) fn new(slots: usize, slot_bytes: usize) -> Self {
@@ -141,7 +141,7 @@ struct Control16([u8; CONTROL16_BYTES]);
 
 // SAFETY: CMSG_SPACE is arithmetic on its argument.
 const CONTROL16_BYTES: usize =
-    unsafe { libc::CMSG_SPACE(mem::size_of::<u16>() as libc::c_uint) } as usize;
+    unsafe { libc::CMSG_SPACE(size_of::<u16>() as libc::c_uint) } as usize;
 
 impl SegmentedSend {
     pub(crate) fn new() -> Self {
@@ -153,14 +153,14 @@ impl SegmentedSend {
         head.cmsg_level = libc::SOL_UDP;
         head.cmsg_type = libc::UDP_SEGMENT;
         // SAFETY: CMSG_LEN is arithmetic on its argument.
-        head.cmsg_len = unsafe { libc::CMSG_LEN(mem::size_of::<u16>() as libc::c_uint) } as _;
+        head.cmsg_len = unsafe { libc::CMSG_LEN(size_of::<u16>() as libc::c_uint) } as _;
         // SAFETY: the buffer is aligned for a cmsghdr and longer than one.
         unsafe {
             send.control
                 .0
                 .as_mut_ptr()
                 .cast::<libc::cmsghdr>()
-                .write(head)
+                .write(head);
         };
         send
     }
@@ -174,7 +174,7 @@ impl SegmentedSend {
         segment: u16,
     ) -> io::Result<usize> {
         let control_bytes = if segment == 0 { 0 } else { CONTROL16_BYTES };
-        let at = mem::size_of::<libc::cmsghdr>();
+        let at = size_of::<libc::cmsghdr>();
         self.control.0[at..at + 2].copy_from_slice(&segment.to_ne_bytes());
         let header = message(
             iovecs.as_mut_ptr(),
@@ -183,7 +183,7 @@ impl SegmentedSend {
             control_bytes,
         );
         // SAFETY: the header points to `iovecs`, whose buffers the caller holds, and to this control buffer.
-        checked_len(unsafe { libc::sendmsg(socket, &header.msg_hdr, 0) })
+        checked_len(unsafe { libc::sendmsg(socket, &raw const header.msg_hdr, 0) })
     }
 }
 

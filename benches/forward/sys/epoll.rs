@@ -32,7 +32,7 @@ impl Epoll {
         let epoll = self.epoll.as_raw_fd();
         let socket = socket.as_raw_fd();
         // SAFETY: the kernel only reads `event`.
-        checked(unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, socket, &mut event) })
+        checked(unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, socket, &raw mut event) })
             .map(drop)
     }
 

@@ -1,7 +1,10 @@
 //! The few system calls that the benchmark makes itself. Socket options, processors and limits are here; the others
 //! have a file each. Only this module of the benchmark has unsafe code, and it does not know subjects, cells or
 //! reports.
-#![allow(unsafe_code)]
+#![expect(
+    unsafe_code,
+    reason = "the system calls of a forwarder that is written by hand"
+)]
 
 mod addressed;
 mod batch;
@@ -52,7 +55,7 @@ pub(crate) fn set_int(
     name: libc::c_int,
     value: libc::c_int,
 ) -> io::Result<()> {
-    let len = mem::size_of::<libc::c_int>() as libc::socklen_t;
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: `value` outlives the call and `len` is its size.
     checked(unsafe {
         libc::setsockopt(
@@ -77,7 +80,7 @@ pub(crate) fn force_receive_buffer(socket: &impl AsRawFd, wanted: usize) -> io::
 pub(crate) fn socket_drops(socket: &impl AsRawFd) -> io::Result<u32> {
     const SK_MEMINFO_DROPS: usize = 8;
     let mut meminfo = [0_u32; SK_MEMINFO_DROPS + 1];
-    let mut len = mem::size_of_val(&meminfo) as libc::socklen_t;
+    let mut len = size_of_val(&meminfo) as libc::socklen_t;
     // SAFETY: the kernel writes at most `len` bytes, the size of `meminfo`.
     checked(unsafe {
         libc::getsockopt(
@@ -85,7 +88,7 @@ pub(crate) fn socket_drops(socket: &impl AsRawFd) -> io::Result<u32> {
             libc::SOL_SOCKET,
             libc::SO_MEMINFO,
             meminfo.as_mut_ptr().cast(),
-            &mut len,
+            &raw mut len,
         )
     })?;
     Ok(meminfo[SK_MEMINFO_DROPS])
@@ -96,7 +99,7 @@ pub(crate) fn allowed_cpus() -> io::Result<Vec<usize>> {
     // SAFETY: a cpu_set_t is an array of integers, for which zero is a value.
     let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
     // SAFETY: the kernel writes at most the given size of `set`.
-    checked(unsafe { libc::sched_getaffinity(0, mem::size_of_val(&set), &mut set) })?;
+    checked(unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) })?;
     // SAFETY: the processor's number is below CPU_SETSIZE, so the bit lies inside `set`.
     Ok((0..libc::CPU_SETSIZE as usize)
         .filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) })
@@ -110,7 +113,7 @@ pub(crate) fn pin(cpu: usize) -> io::Result<()> {
     // SAFETY: `cpu` came from `allowed_cpus`, so it is below CPU_SETSIZE.
     unsafe { libc::CPU_SET(cpu, &mut set) };
     // SAFETY: `set` outlives the call and the size is its own.
-    checked(unsafe { libc::sched_setaffinity(0, mem::size_of_val(&set), &set) }).map(drop)
+    checked(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) }).map(drop)
 }
 
 /// Raises the limit of open files to [`FILES_MAX`], or to the hard limit, and returns the limit that now holds.
@@ -120,17 +123,17 @@ pub(crate) fn raise_file_limit() -> io::Result<u64> {
         rlim_max: 0,
     };
     // SAFETY: `limit` outlives the call.
-    checked(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    checked(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
     let wanted = libc::rlimit {
         rlim_cur: FILES_MAX,
         rlim_max: limit.rlim_max.max(FILES_MAX),
     };
     // SAFETY: the call only reads `wanted`.
-    if checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &wanted) }).is_ok() {
+    if checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted) }).is_ok() {
         return Ok(FILES_MAX);
     }
     limit.rlim_cur = limit.rlim_max.min(FILES_MAX);
     // SAFETY: the call only reads `limit`.
-    checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
+    checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
     Ok(limit.rlim_cur)
 }

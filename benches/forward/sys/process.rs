@@ -42,7 +42,7 @@ pub(crate) fn stop(family: &[u32]) -> io::Result<()> {
     signal_group(family[0], libc::SIGSTOP)?;
     let mut status = 0;
     // SAFETY: `status` outlives the call.
-    checked(unsafe { libc::waitpid(family[0] as libc::pid_t, &mut status, libc::WUNTRACED) })?;
+    checked(unsafe { libc::waitpid(family[0] as libc::pid_t, &raw mut status, libc::WUNTRACED) })?;
     if !libc::WIFSTOPPED(status) {
         return Err(io::Error::other("the process ended while it was measured"));
     }
@@ -66,7 +66,7 @@ pub(crate) fn ended(pid: u32) -> io::Result<bool> {
     let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
     let how = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     // SAFETY: `info` outlives the call.
-    checked(unsafe { libc::waitid(libc::P_PID, pid, &mut info, how) })?;
+    checked(unsafe { libc::waitid(libc::P_PID, pid, &raw mut info, how) })?;
     // SAFETY: the call filled in what it has to tell, or left the zeroes.
     Ok(unsafe { info.si_pid() } != 0)
 }
@@ -102,7 +102,7 @@ impl CpuClock {
         let clock = |pid: &u32| {
             let mut id = 0;
             // SAFETY: `id` outlives the call. The result is an error number, not -1.
-            match unsafe { libc::clock_getcpuclockid(*pid as libc::pid_t, &mut id) } {
+            match unsafe { libc::clock_getcpuclockid(*pid as libc::pid_t, &raw mut id) } {
                 0 => Ok(id),
                 error => Err(io::Error::from_raw_os_error(error)),
             }
@@ -118,7 +118,7 @@ impl CpuClock {
                 tv_nsec: 0,
             };
             // SAFETY: `time` outlives the call.
-            checked(unsafe { libc::clock_gettime(*id, &mut time) })?;
+            checked(unsafe { libc::clock_gettime(*id, &raw mut time) })?;
             sum += time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64;
         }
         Ok(sum)

@@ -61,7 +61,7 @@ impl Family<'_> {
     /// Writes the samples of a histogram: for each upper bound, in ascending order, the number of values up to it.
     pub fn histogram(&mut self, up_to: impl Iterator<Item = (f64, u64)>, sum: f64, count: u64) {
         up_to.for_each(|(border, count)| {
-            self.part("_bucket", &[("le", &border.to_string())], count)
+            self.part("_bucket", &[("le", &border.to_string())], count);
         });
         self.part("_bucket", &[("le", "+Inf")], count);
         self.part("_sum", &[], sum);

@@ -115,7 +115,7 @@ fn on_mouse(state: &mut TopState, spots: &Spots, mouse: &MouseEvent) {
         MouseEventKind::ScrollDown => state.go(WHEEL_ROWS),
         MouseEventKind::ScrollUp => state.go(-WHEEL_ROWS),
         MouseEventKind::Down(MouseButton::Left) => {
-            on_click(state, spots, Position::new(mouse.column, mouse.row))
+            on_click(state, spots, Position::new(mouse.column, mouse.row));
         }
         _ => {}
     }
@@ -131,9 +131,9 @@ fn on_click(state: &mut TopState, spots: &Spots, at: Position) {
     if let Some((_, column)) = spots.heads.iter().find(|(area, _)| area.contains(at)) {
         let by = column.cast_signed() - state.order().column.cast_signed();
         return if by == 0 {
-            state.reverse()
+            state.reverse();
         } else {
-            state.sort(by)
+            state.sort(by);
         };
     }
     if !spots.body.contains(at) {

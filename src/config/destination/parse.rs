@@ -67,11 +67,10 @@ fn split(text: &str) -> Result<(Written<'_>, &str), Mistake> {
     }
     match text.rsplit_once(':') {
         None => Err(no_port(
-            match text.bytes().all(|byte| byte.is_ascii_digit()) {
-                true if !text.is_empty() => {
-                    format!("for every IPv4 address write \"0.0.0.0:{text}\"")
-                }
-                _ => "add one, as in \"127.0.0.1:1234\"".to_owned(),
+            if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
+                format!("for every IPv4 address write \"0.0.0.0:{text}\"")
+            } else {
+                "add one, as in \"127.0.0.1:1234\"".to_owned()
             },
         )),
         Some((host, _)) if host.contains(':') => Err(missing_brackets(text)),

@@ -85,7 +85,7 @@ fn tables_in_lists() {
             .list();
     let ports = |section: &mut Section<'_>| {
         let values = section.values(&TO)?;
-        let tables = values.into_iter().filter(|value| value.is_table());
+        let tables = values.into_iter().filter(Value::is_table);
         tables
             .map(|value| section.table(&TO, value, |section| section.require(&PORT)))
             .collect::<Option<Vec<_>>>()
@@ -111,7 +111,7 @@ fn a_kind_reports_problems() {
 /// A value that cannot be read is reported once. How it relates to other values is not judged.
 #[test]
 fn a_bad_value_is_reported_once() {
-    let (_, reported) = read("a = 10\nb = 1", A_AND_B, |section| {
+    let ((), reported) = read("a = 10\nb = 1", A_AND_B, |section| {
         section.find(&DIGIT);
         section.problem("a", "means something only with b = 2", "");
         section.problem("b", "is too small", "");
@@ -149,7 +149,7 @@ fn a_former_name_is_read() {
     let (read_number, reported) = read("probation = 3\nunreplied = 4", &[&UNREPLIED], number);
     assert_eq!(read_number.2, Some(4));
     assert_eq!(reported, ["[t] has no key \"probation\""]);
-    let (_, reported) = read("probation = 3", A, |_| ());
+    let ((), reported) = read("probation = 3", A, |_| ());
     assert_eq!(reported, ["[t] has no key \"probation\""]);
 }
 

@@ -227,7 +227,7 @@ mod tests {
                 ms(60_000 + u64::from(socket)),
                 ms(0),
                 true,
-            )
+            );
         });
         assert_eq!(
             ports.lease(ms(60_003)),

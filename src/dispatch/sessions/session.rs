@@ -52,7 +52,7 @@ impl Hash for SessionKey {
         for address in [&self.client, &self.local] {
             match address {
                 SocketAddr::V4(v4) => {
-                    state.write_u64(u64::from(v4.ip().to_bits()) << 16 | u64::from(v4.port()))
+                    state.write_u64(u64::from(v4.ip().to_bits()) << 16 | u64::from(v4.port()));
                 }
                 SocketAddr::V6(v6) => {
                     state.write_u128(v6.ip().to_bits());

@@ -194,7 +194,7 @@ mod tests {
                         one.seen = now;
                     }
                     5 if !list.is_empty() => {
-                        table.remove(list.swap_remove(random.below(list.len())).id)
+                        table.remove(list.swap_remove(random.below(list.len())).id);
                     }
                     // A sleep, sometimes through several turns of the wheel.
                     6 => now = Time(now.0 + random.number() % (idle * [1, 1, 8][random.below(3)])),

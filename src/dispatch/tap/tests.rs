@@ -262,7 +262,7 @@ fn shown_and_missed_are_all_that_is_wanted() {
                         )
                     })
                     .collect();
-                let handlers: Vec<HandlerId> = (0..1 + random.below(2))
+                let handlers: Vec<HandlerId> = (0..=random.below(2))
                     .map(|id| HandlerId(id as u32))
                     .collect();
                 handlers

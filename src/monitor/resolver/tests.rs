@@ -205,9 +205,12 @@ fn a_loop_is_not_closed() {
         &[monitored("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)],
         start,
     );
-    let mut permit = |id, address: SocketAddr| match address.ip().is_loopback() {
-        true => Err(format!("a loop of {id:?}")),
-        false => Ok(()),
+    let mut permit = |id, address: SocketAddr| {
+        if address.ip().is_loopback() {
+            Err(format!("a loop of {id:?}"))
+        } else {
+            Ok(())
+        }
     };
     let line = "upstream a.example:2055: its name now resolves to 127.0.0.1:2055, which would close a loop of \
                 UpstreamId(0); it stays at 192.0.2.1:2055. Correct the name's records, or write an address";

@@ -76,7 +76,7 @@ fn listeners(plan: &Plan, is_cut: &mut bool) -> Vec<Edge> {
                 _ = edges.insert(Edge {
                     from: index,
                     to: route.0 as usize,
-                })
+                });
             }
             Lookup::Table(_) => by_port
                 .entry(listener.address.port())

@@ -23,7 +23,7 @@ pub enum TapLine {
 
 /// One datagram and its verdicts. `docs/tap.md` documents each key. Keys are stable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "docs/tap.md describes the keys")]
 pub struct TappedDatagram {
     pub time: String,
     pub time_ns: u64,
@@ -266,7 +266,7 @@ mod tests {
         let mut lines = Vec::new();
         pages.try_iter().for_each(|page| {
             page.views()
-                .for_each(|view| write_datagram(&mut lines, &view).unwrap())
+                .for_each(|view| write_datagram(&mut lines, &view).unwrap());
         });
         let text = String::from_utf8(lines).unwrap();
         assert!(

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
-#[cfg(any(test, feature = "internals"))]
 pub(crate) use self::line::write_datagram;
 pub use self::line::{TapCount, TapLine, TappedDatagram};
 use crate::build::error::Refusal;
@@ -73,16 +72,15 @@ impl TapQuery {
 
 fn handler_named(name: &str, config: &Config) -> Result<HandlerId, Refusal> {
     let names = config.handlers.iter().map(|handler| handler.name.as_str());
-    match names.clone().position(|known| known == name) {
-        Some(place) => Ok(HandlerId::new(place)),
-        None => {
-            let list = || format!("there is {}", names.clone().collect::<Vec<_>>().join(", "));
-            let hint = did_you_mean(name, names.clone()).unwrap_or_else(list);
-            Err(Refusal::Unknown(format!(
-                "there is no handler {}; {hint}",
-                quoted(name)
-            )))
-        }
+    if let Some(place) = names.clone().position(|known| known == name) {
+        Ok(HandlerId::new(place))
+    } else {
+        let list = || format!("there is {}", names.clone().collect::<Vec<_>>().join(", "));
+        let hint = did_you_mean(name, names.clone()).unwrap_or_else(list);
+        Err(Refusal::Unknown(format!(
+            "there is no handler {}; {hint}",
+            quoted(name)
+        )))
     }
 }
 
@@ -278,7 +276,7 @@ impl Tapped {
         let mut after = TapProgress::More;
         for view in page.views() {
             // Writing to a Vec cannot fail.
-            let _ = line::write_datagram(lines, &view);
+            let _ = write_datagram(lines, &view);
             self.shown += 1;
             if self.limit.is_some_and(|limit| self.shown >= limit) {
                 after = TapProgress::End;

@@ -1,5 +1,5 @@
 //! What the kernel reports about a datagram beside its payload: recvmsg(2), cmsg(3).
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "recvmsg(2) with control data")]
 
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;

@@ -1,5 +1,5 @@
 //! The real daemon, started with a configuration, observed through its output, and always ended.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "signals, and options of the child process")]
 
 use std::fmt::Display;
 use std::io::{BufRead, BufReader, Read};
@@ -411,7 +411,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             // A successor of the process may serve, and would outlive the test.
             let control = self.control();
             let _ = udispatch(&["stop", "--control", &control.to_string_lossy()]);

@@ -1,6 +1,6 @@
 //! Other hosts: network namespaces beside that of the test, connected by veth pairs. They provide other addresses,
 //! groups on several interfaces, and paths whose MTU, route and link can change.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "system calls that no safe crate offers")]
 
 use std::net::UdpSocket;
 use std::sync::mpsc::{Sender, channel};

@@ -125,7 +125,7 @@ impl Ledger {
         for line in &lines[start..] {
             match line.split_whitespace().next() {
                 Some(head @ ("listener" | "route" | "handler")) if line.contains("in flight") => {
-                    section = head
+                    section = head;
                 }
                 Some("upstream") if line.contains("not sent") => section = "upstream",
                 Some("balance:") => {
@@ -133,7 +133,7 @@ impl Ledger {
                     break;
                 }
                 Some(_) if line.starts_with("  ") => {
-                    ledger.section(section).get_mut(&label).unwrap().note(line)
+                    ledger.section(section).get_mut(&label).unwrap().note(line);
                 }
                 Some(_) => {
                     let (name, row) = match section {

@@ -1,5 +1,8 @@
 //! Runs a test again inside a network namespace and a process of its own ([`netns_test!`]).
-#![allow(unsafe_code)]
+#![expect(
+    unsafe_code,
+    reason = "options of an interface, and the user of the process"
+)]
 
 use std::env;
 use std::fs::OpenOptions;

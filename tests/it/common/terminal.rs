@@ -1,5 +1,5 @@
 //! A terminal of the test's own. A program runs in it as it does for a person, and the screen is parsed.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "a controlling terminal for the child process")]
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -1,6 +1,10 @@
 //! A model of the rule of precedence: nothing but its text, every row looked at, one criterion after the other.
 
-#![allow(dead_code, reason = "`it` and `simulation` each use a part of this")]
+#![allow(
+    clippy::allow_attributes,
+    dead_code,
+    reason = "`it` and `simulation` each use a part of this"
+)]
 
 use std::net::IpAddr;
 

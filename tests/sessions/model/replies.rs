@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use udispatch::dispatch::verdict::DropReason;
 
+use super::picks::PassiveHealth;
 use super::{Cause, Key, Shared, Step, Talker};
 use crate::scenario::{Pick, Replies};
 
@@ -69,7 +70,7 @@ impl Talker {
         };
         self.sessions[at].legs[leg].answered += count as u64;
         let place = self.sessions[at].legs[leg].place;
-        self.update_health(place, |health| health.answered(), step);
+        self.update_health(place, PassiveHealth::answered, step);
         if self.is_shadow(place) {
             train
                 .iter()
@@ -193,7 +194,7 @@ impl Talker {
     pub fn moved(&mut self, place: usize, step: &mut Step) {
         self.picks.change(place, |member| member.resolved = true);
         if let Some(passive_health) = &mut self.passive_health {
-            passive_health[place] = Default::default();
+            passive_health[place] = PassiveHealth::default();
             self.picks.change(place, |member| member.alive = true);
         }
         self.forget_free(place, step);

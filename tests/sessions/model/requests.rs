@@ -362,13 +362,12 @@ impl Talker {
             .legs
             .iter()
             .position(|leg| leg.place == place);
-        legs.push(match main {
-            Some(leg) => leg,
-            None => {
-                let leg = self.leg(place, socket, step);
-                self.sessions[at].legs.push(leg);
-                self.sessions[at].legs.len() - 1
-            }
+        legs.push(if let Some(leg) = main {
+            leg
+        } else {
+            let leg = self.leg(place, socket, step);
+            self.sessions[at].legs.push(leg);
+            self.sessions[at].legs.len() - 1
         });
         let mut expected: Vec<u32> = legs
             .iter()

@@ -207,7 +207,10 @@ mod tests {
             }
         );
         assert!(read.fail_open);
-        assert_eq!(read.reply_policy, Default::default());
+        assert_eq!(
+            read.reply_policy,
+            crate::dispatch::reply_policy::ReplyPolicy::default()
+        );
         assert_eq!(read.upstreams[0].egress, Egress::default());
         assert!(read.upstreams[0].egress.loop_back);
         assert_eq!(

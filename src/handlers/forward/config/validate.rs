@@ -256,7 +256,7 @@ fn roles(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntr
         let weight = entry.weight.clone().filter(|_| entry.shadow.is_none());
         match (weight, settings.choice) {
             (Some(at), Choice::All) => {
-                section.problem_at(WEIGHT.key, at, EVERYBODY, "leave it out")
+                section.problem_at(WEIGHT.key, at, EVERYBODY, "leave it out");
             }
             (Some(at), Choice::One(Pick::FirstAlive)) => {
                 let message = "has no effect with pick = \"first_alive\", where the order in the file decides";
