@@ -23,7 +23,10 @@ pub enum TapLine {
 
 /// One datagram and its verdicts. `docs/tap.md` documents each key. Keys are stable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "docs/tap.md describes the keys")]
+#[cfg_attr(
+    feature = "internals",
+    expect(missing_docs, reason = "docs/tap.md describes the keys")
+)]
 pub struct TappedDatagram {
     pub time: String,
     pub time_ns: u64,
