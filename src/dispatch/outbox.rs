@@ -103,38 +103,38 @@ impl Outbox {
             && train.span.len <= COPY_MAX_BYTES
             && train.span.region == Region::Arena;
         if last != NONE && is_short && self.scratch.len() < SCRATCH_MAX_BYTES {
-            let span = self.copy_beside(train.span, arena);
-            let segment = 0;
-            return self.join(socket, last, Parcel { span, segment, ttl });
+            let parcel = Parcel {
+                span: train.span,
+                segment: 0,
+                ttl,
+            };
+            return self.join(socket, last, parcel, arena);
         }
         split(train, |span, segment| {
             self.send(socket, Parcel { span, segment, ttl });
         });
     }
 
-    /// Copies a short datagram behind what was copied before. A datagram for several sockets is copied once.
+    /// Puts a short datagram next to the socket's last one, so that one segmented send can take both.
     #[inline]
-    fn copy_beside(&mut self, span: Span, arena: &[u8]) -> Span {
-        if let Some((source, copy)) = self.copied
-            && source == span
-        {
-            return copy;
-        }
-        let copy = Span {
-            region: Region::Scratch,
-            offset: number::to_u32(self.scratch.len()),
-            len: span.len,
+    fn join(&mut self, socket: UpstreamSocketId, last: u32, mut parcel: Parcel, arena: &[u8]) {
+        let span = parcel.span;
+        parcel.span = match self.copied {
+            Some((source, copy)) if source == span => copy,
+            _ => {
+                let offset = number::to_u32(self.scratch.len());
+                self.scratch.extend_from_slice(
+                    &arena[span.offset as usize..(span.offset + span.len) as usize],
+                );
+                let copy = Span {
+                    region: Region::Scratch,
+                    offset,
+                    len: span.len,
+                };
+                self.copied = Some((span, copy));
+                copy
+            }
         };
-        let bytes = &arena[span.offset as usize..(span.offset + span.len) as usize];
-        self.scratch.extend_from_slice(bytes);
-        self.copied = Some((span, copy));
-        copy
-    }
-
-    /// Appends a parcel of one datagram to a socket. If it lies next to the socket's `last` one, one segmented send can
-    /// take both.
-    #[inline]
-    fn join(&mut self, socket: UpstreamSocketId, last: u32, parcel: Parcel) {
         let tail = &mut self.parcels[last as usize].0;
         if tail.ttl != parcel.ttl || !tail.extend(parcel.span) {
             self.send(socket, parcel);

@@ -37,6 +37,7 @@ impl Admission {
     }
 
     /// Whether every datagram is admitted.
+    #[inline]
     pub fn is_open(&self) -> bool {
         self.sample.is_none() && self.rate.is_none()
     }

@@ -77,13 +77,14 @@ impl UpstreamHandle {
             cx.forward(socket, outgoing.train, ttl);
             return Ok(());
         }
-        self.pass_one(socket, &Outgoing { ttl, ..*outgoing }, cx)
+        self.pass_one(socket, outgoing, ttl, cx)
     }
 
     fn pass_one(
         &mut self,
         socket: UpstreamSocketId,
         outgoing: &Outgoing<'_>,
+        ttl: Option<u8>,
         cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
         let mut train = *outgoing.train;
@@ -95,9 +96,9 @@ impl UpstreamHandle {
             train.span = cx.keep_parts([&header[..used], outgoing.bytes()])?;
         }
         if self.keeps_source {
-            cx.keep_source(socket, &train, outgoing.ttl);
+            cx.keep_source(socket, &train, ttl);
         } else {
-            cx.forward(socket, &train, outgoing.ttl);
+            cx.forward(socket, &train, ttl);
         }
         Ok(())
     }
