@@ -332,3 +332,23 @@ fn no_colours_where_they_are_not_wanted() {
     }
     daemon.stop();
 }
+
+/// The view ends when its terminal is gone, whether or not a SIGHUP says so, and on each signal that ends a program.
+#[test]
+fn it_ends_with_its_terminal() {
+    netns_test!();
+    let daemon = Daemon::start(CONFIG);
+    let hung_up = Terminal::start(top(&daemon.control(), &[]), 80, 24);
+    hung_up.wait_for("udispatch serving");
+    assert_eq!(hung_up.close().code(), Some(0));
+    let unnoticed = Terminal::start_in_session(top(&daemon.control(), &[]), 80, 24);
+    unnoticed.wait_for("udispatch serving");
+    assert_eq!(unnoticed.close().code(), Some(0));
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        let mut terminal = Terminal::start(top(&daemon.control(), &[]), 80, 24);
+        terminal.wait_for("udispatch serving");
+        terminal.signal(signal);
+        assert_eq!(terminal.wait_for_end().code(), Some(0));
+        assert!(terminal.is_as_before());
+    }
+}

@@ -2,16 +2,14 @@
 //! respond.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use ratatui::crossterm::event;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::super::remote::why_not;
+use super::ending::Ending;
 use super::input::{InputOutcome, on_event};
 use super::screen::Screen;
 use super::state::{Spots, TopState};
@@ -29,17 +27,14 @@ const KEYS_MAX: usize = 200;
 /// A response, and when it arrived.
 type LiveUpdate = (Result<Snapshot, String>, Instant);
 
-/// Shows the live view until the user presses q, or a signal arrives.
+/// Shows the live view until the user presses q, a signal arrives, or the terminal is gone.
 pub(super) fn run(client: Client, mut state: TopState, interval: Duration) -> io::Result<()> {
-    let is_over = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT, SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&is_over))?;
-    }
+    let ending = Ending::watch()?;
     let responses = listen(client, interval)?;
     let mut screen = Screen::open()?;
     let mut spots = Spots::default();
     let mut drawn: Option<Instant> = None;
-    while !is_over.load(Ordering::Relaxed) {
+    while !ending.is_due() {
         let has_news = hear(&responses, &mut state)?;
         if has_news || drawn.is_none_or(|drawn| drawn.elapsed() >= FRAME) {
             spots = screen.draw(&state, Instant::now())?;

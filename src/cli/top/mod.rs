@@ -7,6 +7,7 @@
 
 mod batch_output;
 mod detail;
+mod ending;
 mod format;
 mod grid;
 mod history;

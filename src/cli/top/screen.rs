@@ -51,7 +51,7 @@ impl Drop for Screen {
 }
 
 /// Restores the terminal. A failure means that the terminal is gone.
-fn restore() {
+pub(super) fn restore() {
     let _ = execute!(
         io::stdout(),
         DisableMouseCapture,

@@ -9,9 +9,11 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use udispatch::net::wait;
 
 use super::eventually;
 
@@ -28,11 +30,30 @@ pub struct Terminal {
 struct Seen {
     parser: vt100::Parser,
     bytes: Vec<u8>,
+    /// Whether the reader has to close its end of the terminal.
+    is_closed: bool,
 }
+
+/// Time after which the reader notices that the terminal is closed.
+const STEP: Duration = Duration::from_millis(50);
 
 impl Terminal {
     /// Starts a program in a terminal of this size, which becomes its controlling terminal, as after a login.
     pub fn start(mut command: Command, columns: u16, lines: u16) -> Terminal {
+        // SAFETY: between fork and exec only two system calls are made, which are safe there (signal-safety(7)).
+        unsafe {
+            command.pre_exec(|| {
+                rustix::process::setsid()?;
+                rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+                Ok(())
+            });
+        }
+        Terminal::start_in_session(command, columns, lines)
+    }
+
+    /// Starts a program in a terminal of this size, in the session of the test. The program gets no SIGHUP when the
+    /// terminal is closed, as under nohup(1).
+    pub fn start_in_session(mut command: Command, columns: u16, lines: u16) -> Terminal {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
             .expect("a pseudo-terminal");
         grantpt(&master).expect("granted");
@@ -52,26 +73,28 @@ impl Terminal {
             .stdout(end())
             .stderr(end())
             .env("TERM", "xterm-256color");
-        // SAFETY: between fork and exec only two system calls are made, which are safe there (signal-safety(7)).
-        unsafe {
-            command.pre_exec(|| {
-                rustix::process::setsid()?;
-                rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
-                Ok(())
-            });
-        }
         let child = command.spawn().expect("the program starts");
         let seen = Arc::new(Mutex::new(Seen {
             parser: vt100::Parser::new(count(lines), count(columns), 0),
             bytes: Vec::new(),
+            is_closed: false,
         }));
         let master = File::from(master);
         let mut reader = master.try_clone().expect("a copy");
         let sink = Arc::clone(&seen);
-        // The thread ends with the test, because the slave is held open.
+        // Without `close`, the thread ends with the test, because the slave is held open.
         thread::spawn(move || {
             let mut buffer = [0; 4096];
-            while let Ok(length @ 1..) = reader.read(&mut buffer) {
+            loop {
+                if !wait::is_readable(&reader, STEP) {
+                    if sink.lock().unwrap().is_closed {
+                        return;
+                    }
+                    continue;
+                }
+                let Ok(length @ 1..) = reader.read(&mut buffer) else {
+                    return;
+                };
                 let mut seen = sink.lock().unwrap();
                 seen.parser.process(&buffer[..length]);
                 seen.bytes.extend_from_slice(&buffer[..length]);
@@ -147,6 +170,17 @@ impl Terminal {
             && !screen.alternate_screen()
             && !screen.hide_cursor()
             && screen.mouse_protocol_mode() == vt100::MouseProtocolMode::None
+    }
+
+    /// Closes the terminal, as a dropped connection does, and waits until the program has ended.
+    pub fn close(mut self) -> ExitStatus {
+        let nothing = || File::open("/dev/null").expect("it opens");
+        self.master = nothing();
+        self.slave = nothing().into();
+        self.seen.lock().unwrap().is_closed = true;
+        eventually("the program's end", || {
+            self.child.try_wait().expect("our child").ok_or("it runs")
+        })
     }
 
     /// Sends a signal to the program.
