@@ -1,4 +1,4 @@
-# The daily commands. Each recipe is one command that CONTRIBUTING.md shows as well, so that nobody needs just.
+# The daily commands. Each recipe is one command. CONTRIBUTING.md shows most of them, so just is optional.
 
 _default:
     @just --list
@@ -15,7 +15,7 @@ lint:
 test *NAME:
     cargo test {{ if NAME == "" { "" } else { NAME + " -- --nocapture" } }}
 
-# COUNT random scenarios of each simulation
+# COUNT random scenarios of `simulation` and of `sessions`; `takeover_protocol` runs 20,000 in every test run
 seeds COUNT="1000":
     UDISPATCH_SEEDS={{COUNT}} cargo test --release --test simulation --test sessions
 
@@ -39,6 +39,6 @@ docs:
 ci *STEPS:
     .ci/run {{STEPS}}
 
-# What takes long: seeds, fuzzing, soak, Miri, coverage; or the given steps
+# Long runs: cargo-deny, seeds, fuzzing, soak, Miri, coverage; or the given steps
 nightly *STEPS:
     .ci/nightly {{STEPS}}

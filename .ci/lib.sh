@@ -1,19 +1,18 @@
-# What .ci/run and .ci/nightly share: the packages, and running steps by name. A script sets `steps` and defines for each one
-# a function `step_NAME` and a line `about_NAME`.
+# The common part of .ci/run and .ci/nightly: the list of packages, and a runner of named steps. A script sets `steps`, and
+# defines for each step a function `step_NAME` and a description `about_NAME`.
 export CI=true CARGO_TERM_COLOR=never RUST_BACKTRACE=1
 
-# A compiler for C++ builds libFuzzer. netcat, avahi-daemon, dnsdist and knot are real peers. iproute2, kmod, nftables,
-# procps and util-linux make namespaces, cables and firewalls. curl, chromium and prometheus are clients of the control
-# socket; prometheus also judges the metrics, and tshark the captures. jq is what the operations guide uses. The checks of
-# the package need systemd, a container in which it runs, man and groff.
+# g++ builds libFuzzer. netcat, avahi-daemon, dnsdist and knot are real peers. iproute2, kmod, nftables, procps and
+# util-linux create namespaces, virtual cables and firewalls. curl, chromium and prometheus are clients of the control
+# socket. prometheus also checks the metrics, and tshark checks the captures. The operations guide uses jq. The checks of the
+# package need systemd, a container for it, man and groff.
 packages=(avahi-daemon chromium chromium-driver curl dnsdist g++ groff-base iproute2 jq kmod knot man-db netcat-openbsd
     nftables procps prometheus python3 systemd systemd-container tshark util-linux)
 
-# The file that forbids packages to start services, while it is there.
+# Path of the file that keeps packages from starting services, if this script has created it.
 policy=
 
-# Installs those of the given packages that are missing. No service is started: the tests start what they need, each in a
-# namespace of its own.
+# Installs the given packages that are missing. No service is started, because the tests start their own in namespaces.
 install_packages() {
     local package missing=()
     for package in "$@"; do
@@ -23,7 +22,7 @@ install_packages() {
         return
     fi
     if [ "$(id -u)" != 0 ]; then
-        echo "missing, and only root can install them: ${missing[*]}" >&2
+        echo "these packages are missing: ${missing[*]}; only root can install them: run this step as root" >&2
         return 1
     fi
     apt-get update -q
@@ -35,7 +34,7 @@ install_packages() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
 }
 
-# The step that runs, for the message if it fails.
+# The current step, for the message if it fails.
 current=
 at_exit() {
     local status=$?
@@ -46,9 +45,9 @@ at_exit() {
 }
 trap at_exit EXIT
 
-# Runs the steps that are named, or all of them, and says how long each one took.
+# Runs the named steps, or all steps, and prints the time that each one took.
 main() {
-    local name about wanted=("$@")
+    local name about selected=("$@")
     if [ "${1:-}" = --list ]; then
         for name in "${steps[@]}"; do
             about="about_$name"
@@ -56,8 +55,8 @@ main() {
         done
         return
     fi
-    [ ${#wanted[@]} -gt 0 ] || wanted=("${steps[@]}")
-    for name in "${wanted[@]}"; do
+    [ ${#selected[@]} -gt 0 ] || selected=("${steps[@]}")
+    for name in "${selected[@]}"; do
         case " ${steps[*]} " in
             *" $name "*) ;;
             *)
@@ -66,12 +65,12 @@ main() {
                 ;;
         esac
     done
-    for name in "${wanted[@]}"; do
-        local begun=$SECONDS
+    for name in "${selected[@]}"; do
+        local start=$SECONDS
         current=$name
         echo "== $name"
         "step_$name"
         current=
-        echo "== $name: passed after $((SECONDS - begun)) s"
+        echo "== $name: passed after $((SECONDS - start)) s"
     done
 }

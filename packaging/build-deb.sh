@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes a Debian package of target/dist/udispatch (`cargo build --profile dist` comes first) and prints its path. Manual pages and
-# completions are what that program says of its own command line. Arguments go to `cargo deb`, such as --fast.
+# Makes a Debian package of target/dist/udispatch and prints its path. `cargo build --profile dist` has to run first. That
+# program generates the manual pages and completions of its command line. Arguments, such as --fast, go to `cargo deb`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,7 +13,7 @@ mkdir -p "$made/man"
 "$program" completions fish > "$made/udispatch.fish"
 "$program" completions zsh > "$made/_udispatch"
 
-# Without xz, which needs a C library: gzip is what every dpkg reads.
+# gzip, which every dpkg reads, and not xz, which needs a C library.
 if ! command -v cargo-deb > /dev/null; then
     cargo install cargo-deb --version '^3' --locked --quiet --no-default-features --features gzip --root target/tools >&2
     export PATH="$PWD/target/tools/bin:$PATH"

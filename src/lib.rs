@@ -70,7 +70,7 @@
 //!
 //! - Settings: `examples/custom_handler.rs` reads one.
 //! - Upstreams: [`BuildContext::upstream`](prelude::BuildContext::upstream) opens one, and
-//!   [`Handler::forwarding`](prelude::Handler::forwarding) gets its replies.
+//!   [`Context::forward`](prelude::Context::forward) sends to it. Replies of upstreams go to the kind `forward` alone.
 //! - Anything that may block, such as a file, belongs behind a bounded sink ([`prelude::sink`]).
 //!
 //! Everything that this page does not name is private; `ARCHITECTURE.md` describes it. The feature `internals` opens it to
