@@ -71,7 +71,7 @@ pub async fn ask<T: Send + 'static>(
 ) -> Result<T, RequestError> {
     let (sender, response) = oneshot::channel();
     // The receiver may have stopped waiting.
-    requests.ask(make(Responder::new(move |response| {
+    requests.send(make(Responder::new(move |response| {
         _ = sender.send(response);
     })))?;
     match time::timeout(timeout, response).await {

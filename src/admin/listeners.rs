@@ -308,10 +308,13 @@ fn who(path: &Path) -> String {
 }
 
 fn explain_control(path: &Path, error: &io::Error) -> String {
-    let what = format!("cannot make the control socket {}: {error}", path.display());
+    let what = format!(
+        "cannot create the control socket {}: {error}",
+        path.display()
+    );
     let cure = match error.kind() {
         ErrorKind::NotFound => {
-            "make its directory, or set `control` below [daemon] to another path"
+            "create its directory, or set `control` below [daemon] to another path"
         }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
             "give this user write permission for its directory, or set `control` below [daemon] to another path"

@@ -118,7 +118,7 @@ struct StartedDaemon {
     supervisor: Supervisor,
     bound: BoundListeners,
     /// The socket on which the next process requests a takeover, if this process has taken it over.
-    gate: Option<OwnedFd>,
+    takeover_socket: Option<OwnedFd>,
 }
 
 fn start(config: Config) -> Result<StartedDaemon, End> {
@@ -127,7 +127,7 @@ fn start(config: Config) -> Result<StartedDaemon, End> {
     Ok(StartedDaemon {
         supervisor: Supervisor::start(config)?,
         bound,
-        gate: None,
+        takeover_socket: None,
     })
 }
 
@@ -141,12 +141,12 @@ fn take_over(config: Config, kinds: &[Kind]) -> Result<StartedDaemon, End> {
         TakeoverClient::connect(&takeover::path_beside(&control)).map_err(DaemonError::from)?;
     let mut inherited = None;
     let mut http = None;
-    let mut gate = None;
+    let mut takeover_socket = None;
     for (listener, fd) in client.admin_listeners() {
         match listener {
             PassedListener::Control => inherited = Some((fd, control.clone())),
             PassedListener::Http => http = Some(fd),
-            PassedListener::Takeover => gate = Some(fd),
+            PassedListener::Takeover => takeover_socket = Some(fd),
         }
     }
     let mut bound = AdminListeners::go_on(&config.daemon, inherited, http)?;
@@ -156,7 +156,7 @@ fn take_over(config: Config, kinds: &[Kind]) -> Result<StartedDaemon, End> {
     Ok(StartedDaemon {
         supervisor,
         bound,
-        gate,
+        takeover_socket,
     })
 }
 
@@ -164,7 +164,7 @@ fn serve(started: StartedDaemon, loader: Arc<Loader>) -> Result<(), End> {
     let StartedDaemon {
         supervisor,
         bound,
-        gate,
+        takeover_socket,
     } = started;
     let mut supervisor = supervisor.reload_with(loader);
     match Successor::of_this() {
@@ -175,7 +175,11 @@ fn serve(started: StartedDaemon, loader: Arc<Loader>) -> Result<(), End> {
     let admin = start_admin(bound, &supervisor.requests());
     if let (Some(admin), Some(control)) = (&admin, control) {
         let offered = passed_listeners(admin).and_then(|passed_listeners| {
-            supervisor.offer_takeover(takeover::path_beside(&control), gate, passed_listeners)
+            supervisor.offer_takeover(
+                takeover::path_beside(&control),
+                takeover_socket,
+                passed_listeners,
+            )
         });
         if let Err(error) = offered {
             let condition = format!("no other process can take over: {error}");
@@ -187,7 +191,7 @@ fn serve(started: StartedDaemon, loader: Arc<Loader>) -> Result<(), End> {
         }
     }
     log::info!("ready: {}", supervisor.summary());
-    supervisor.tell_ready();
+    supervisor.report_ready();
     let served = supervisor.serve();
     if let Some(admin) = admin {
         if matches!(served, Ok(Served::TakenOver)) {
