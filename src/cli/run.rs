@@ -149,7 +149,7 @@ fn take_over(config: Config, kinds: &[Kind]) -> Result<StartedDaemon, End> {
             PassedListener::Takeover => takeover_socket = Some(fd),
         }
     }
-    let mut bound = AdminListeners::go_on(&config.daemon, inherited, http)?;
+    let mut bound = AdminListeners::inherit(&config.daemon, inherited, http)?;
     let http = config.daemon.http;
     let supervisor = Supervisor::take_over(config, kinds, client)?;
     bound.try_http_again(http);
