@@ -39,9 +39,7 @@ impl<S> WriteTimeout<S> {
             self.timer = None;
             return written;
         }
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(sleep(STALL_MAX)));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(STALL_MAX)));
         ready!(timer.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }

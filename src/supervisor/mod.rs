@@ -317,7 +317,7 @@ impl Supervisor {
             }
             self.finish_reloads()?;
             if self.serve_takeover()? {
-                return Ok((None, self.leave()));
+                return Ok((None, self.end_after_takeover()));
             }
             self.begin_reload();
             if self.running.has_lost_a_worker() {
@@ -426,7 +426,7 @@ impl Supervisor {
     }
 
     /// Ends this process after a takeover. Only the lines that its sinks still hold remain to be written.
-    fn leave(mut self) -> Instant {
+    fn end_after_takeover(mut self) -> Instant {
         let begun = Instant::now();
         self.admin_state.close();
         self.takeover_server.close(true);

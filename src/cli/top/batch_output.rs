@@ -113,25 +113,25 @@ fn object(noun: Noun, snapshot: &Snapshot, row: &RateRow) -> Value {
 
 /// Inserts the names of a row, under the keys of the snapshot.
 fn name(noun: Noun, snapshot: &Snapshot, row: &RateRow, object: &mut Map<String, Value>) {
-    let mut say = |key: &str, value: Value| _ = object.insert(key.to_owned(), value);
+    let mut insert = |key: &str, value: Value| _ = object.insert(key.to_owned(), value);
     let index = row.index;
     match noun {
-        Noun::Routes => say("route", json!(snapshot.routes[index].route)),
-        Noun::Listeners => say("listener", json!(snapshot.listeners[index].listener)),
+        Noun::Routes => insert("route", json!(snapshot.routes[index].route)),
+        Noun::Listeners => insert("listener", json!(snapshot.listeners[index].listener)),
         Noun::Workers => {
-            say("worker", json!(snapshot.workers[index].worker));
-            say("responsive", json!(snapshot.workers[index].responsive));
+            insert("worker", json!(snapshot.workers[index].worker));
+            insert("responsive", json!(snapshot.workers[index].responsive));
         }
         Noun::Handlers => {
-            say("handler", json!(snapshot.handlers[index].handler));
-            say("kind", json!(snapshot.handlers[index].kind));
+            insert("handler", json!(snapshot.handlers[index].handler));
+            insert("kind", json!(snapshot.handlers[index].kind));
         }
         Noun::Upstreams => {
             let upstream = &snapshot.upstreams[index];
-            say("handler", json!(upstream.handler));
-            say("upstream", json!(upstream.upstream));
-            say("alive", json!(upstream.alive));
-            say("draining", json!(upstream.draining));
+            insert("handler", json!(upstream.handler));
+            insert("upstream", json!(upstream.upstream));
+            insert("alive", json!(upstream.alive));
+            insert("draining", json!(upstream.draining));
         }
     }
 }

@@ -191,81 +191,99 @@ fn upstream(snapshot: &Snapshot, index: usize) -> Option<RowParts<'_>> {
 
 /// Returns the lines of the detail view.
 fn text(snapshots: &SnapshotHistory, noun: Noun, row: &RateRow) -> Vec<TextLine> {
-    let snapshot = &snapshots.snapshot;
-    let mut lines = vec![(
-        format!("  {:14}{:>16}{:>14}", "", "since start", "now"),
-        Tone::Quiet,
-    )];
-    for measure in noun.measures() {
-        lines.push(numbers(row, *measure));
-    }
+    let heading = format!("  {:14}{:>16}{:>14}", "", "since start", "now");
+    let mut lines = vec![(heading, Tone::Quiet)];
+    lines.extend(noun.measures().iter().map(|measure| numbers(row, *measure)));
     let before = before(snapshots, noun, &row.item.key);
     let elapsed = snapshots.rates.elapsed;
-    let parts = parts(noun, snapshot, row.index);
+    let parts = parts(noun, &snapshots.snapshot, row.index);
     for (place, declared) in parts.iter().flat_map(|parts| &parts.counters).enumerate() {
         let was = before.as_ref().and_then(|was| was.counters.get(place));
         lines.push(counter(*declared, was.map(|was| was.1), elapsed));
     }
-    for alarm in snapshot
-        .alarms
-        .iter()
-        .filter(|alarm| one_line(&alarm.about) == row.item.key.name)
-    {
-        lines.push((format!("! {}", one_line(&alarm.text)), Tone::Warning));
-        lines.push((format!("    → {}", one_line(&alarm.cure)), Tone::Plain));
-    }
+    lines.extend(alarm_lines(&snapshots.snapshot, &row.item.key));
     let Some(parts) = parts else {
         return lines;
     };
-    let per_second = |before: Option<&BTreeMap<String, u64>>, name: &str, now: u64| {
-        let before = before?.get(name).copied().unwrap_or(0);
-        rate(before, now, elapsed?)
-    };
-    let mut section = |head: &str,
-                       now: Option<&BTreeMap<String, u64>>,
-                       before: Option<&BTreeMap<String, u64>>| {
-        let Some(now) = now.filter(|now| !now.is_empty()) else {
-            return;
-        };
-        lines.push((head.to_owned(), Tone::Strong));
-        for (name, count) in now {
-            let rate = format::rate(per_second(before, name, *count));
-            let known = DropReason::ALL.iter().find(|known| known.label() == name);
-            let meaning = known.map_or(String::new(), |known| format!("  {}", known.meaning()));
-            lines.push((
-                format!("  {count} ({rate}) {}{meaning}", one_line(name)),
-                Tone::Plain,
-            ));
-        }
-    };
-    let drops = |account: Option<&Account>| account.map(|account| account.drops.clone());
-    let was = before.as_ref();
-    section(
-        "dropped, by reason",
-        drops(parts.account).as_ref(),
-        drops(was.and_then(|was| was.account)).as_ref(),
-    );
-    section(
-        "replies dropped",
-        drops(parts.replies).as_ref(),
-        drops(was.and_then(|was| was.replies)).as_ref(),
-    );
-    let named = |counts: Option<&ErrnoCounts>| counts.map(errnos::by_name);
-    section(
-        "not sent, by errno",
-        named(parts.failed).as_ref(),
-        named(was.and_then(|was| was.failed)).as_ref(),
-    );
-    section(
-        "reported errors (ICMP), by errno",
-        named(parts.reported).as_ref(),
-        named(was.and_then(|was| was.reported)).as_ref(),
-    );
+    lines.extend(named_count_lines(&parts, before.as_ref(), elapsed));
     lines.extend(parts.sessions.into_iter().flat_map(sessions));
     if let Some((next, edges)) = parts.next {
         lines.extend(next_line(&snapshots.rates, next, edges, row.index));
     }
     lines.extend(parts.notes.into_iter().map(|note| (note, Tone::Plain)));
+    lines
+}
+
+/// Returns the alarms about the row, each with its cure.
+fn alarm_lines(snapshot: &Snapshot, key: &RowKey) -> Vec<TextLine> {
+    let mut lines = Vec::new();
+    for alarm in snapshot
+        .alarms
+        .iter()
+        .filter(|alarm| one_line(&alarm.about) == key.name)
+    {
+        lines.push((format!("! {}", one_line(&alarm.text)), Tone::Warning));
+        lines.push((format!("    → {}", one_line(&alarm.cure)), Tone::Plain));
+    }
+    lines
+}
+
+/// Counts by the name of a drop reason or of an errno.
+type NamedCounts = BTreeMap<String, u64>;
+
+/// Returns the drops by reason and the errors by errno, with their rates since the previous snapshot.
+fn named_count_lines(
+    parts: &RowParts<'_>,
+    before: Option<&RowParts<'_>>,
+    elapsed: Option<Duration>,
+) -> Vec<TextLine> {
+    let drops = |account: Option<&Account>| account.map(|account| account.drops.clone());
+    let errors = |counts: Option<&ErrnoCounts>| counts.map(errnos::by_name);
+    let groups = |parts: &RowParts<'_>| {
+        [
+            drops(parts.account),
+            drops(parts.replies),
+            errors(parts.failed),
+            errors(parts.reported),
+        ]
+    };
+    let heads = [
+        "dropped, by reason",
+        "replies dropped",
+        "not sent, by errno",
+        "reported errors (ICMP), by errno",
+    ];
+    let before = before.map(groups).unwrap_or_default();
+    let mut lines = Vec::new();
+    for ((head, now), before) in heads.iter().zip(groups(parts)).zip(&before) {
+        let now = now.unwrap_or_default();
+        lines.extend(section(head, &now, before.as_ref(), elapsed));
+    }
+    lines
+}
+
+/// Returns a heading and a line for each count; nothing if there is no count.
+fn section(
+    head: &str,
+    now: &NamedCounts,
+    before: Option<&NamedCounts>,
+    elapsed: Option<Duration>,
+) -> Vec<TextLine> {
+    if now.is_empty() {
+        return Vec::new();
+    }
+    let per_second = |name: &String, count: u64| {
+        let before = before?.get(name).copied().unwrap_or(0);
+        rate(before, count, elapsed?)
+    };
+    let mut lines = vec![(head.to_owned(), Tone::Strong)];
+    for (name, count) in now {
+        let rate = format::rate(per_second(name, *count));
+        let known = DropReason::ALL.iter().find(|known| known.label() == name);
+        let meaning = known.map_or(String::new(), |known| format!("  {}", known.meaning()));
+        let text = format!("  {count} ({rate}) {}{meaning}", one_line(name));
+        lines.push((text, Tone::Plain));
+    }
     lines
 }
 

@@ -180,7 +180,7 @@ fn row_line(
     let name = fit(&(marks + &row.item.key.name), columns.name);
     let mut spans = vec![Span::styled(name, style(name_tone))];
     if state.noun.note().is_some() {
-        let tone = if row.item.is_ill {
+        let tone = if row.item.is_bad {
             Tone::Alarm
         } else {
             Tone::Good

@@ -57,7 +57,7 @@ impl Order {
 
     /// Compares two rows. Unknown values come last in either direction. Equal rows keep the order of the file.
     fn compare(self, noun: Noun, one: &RateRow, other: &RateRow) -> Ordering {
-        let way = |ordering: Ordering| {
+        let directed = |ordering: Ordering| {
             if self.is_falling {
                 ordering.reverse()
             } else {
@@ -66,10 +66,10 @@ impl Order {
         };
         let ordering = match self.measure(noun) {
             // The names of workers contain numbers, so compare the numbers.
-            None if noun == Noun::Workers => way(one.index.cmp(&other.index)),
-            None => way(one.item.key.name.cmp(&other.item.key.name)),
+            None if noun == Noun::Workers => directed(one.index.cmp(&other.index)),
+            None => directed(one.item.key.name.cmp(&other.item.key.name)),
             Some(measure) => match (one.value(measure), other.value(measure)) {
-                (Some(one), Some(other)) => way(one.total_cmp(&other)),
+                (Some(one), Some(other)) => directed(one.total_cmp(&other)),
                 (one, other) => other.is_some().cmp(&one.is_some()),
             },
         };
@@ -84,9 +84,9 @@ pub(super) fn arrange<'a>(
     filter: &str,
     order: Order,
 ) -> Vec<&'a RateRow> {
-    let wanted = filter.to_lowercase();
-    let has = |text: &str| text.to_lowercase().contains(&wanted);
-    let fits = |row: &&RateRow| wanted.is_empty() || has(&row.item.key.name) || has(&row.item.note);
+    let filter = filter.to_lowercase();
+    let has = |text: &str| text.to_lowercase().contains(&filter);
+    let fits = |row: &&RateRow| filter.is_empty() || has(&row.item.key.name) || has(&row.item.note);
     let mut rows: Vec<&RateRow> = rows.iter().filter(fits).collect();
     rows.sort_by(|one, other| order.compare(noun, one, other));
     rows

@@ -43,7 +43,7 @@ impl RateRow {
 
     /// Returns whether the row is highlighted, because its state is bad or the kernel drops its datagrams.
     pub(super) fn stands_out(&self) -> bool {
-        self.item.is_ill
+        self.item.is_bad
             || self
                 .value(Measure::KernelDrops)
                 .is_some_and(|rate| rate > 0.0)

@@ -28,7 +28,7 @@ pub(super) struct RowItem {
     /// The kind or the state of the row, for the note column.
     pub(super) note: String,
     /// Whether the state of the row is bad.
-    pub(super) is_ill: bool,
+    pub(super) is_bad: bool,
     pub(super) counts: RowCounts,
 }
 
@@ -53,7 +53,7 @@ pub(super) fn items(noun: Noun, snapshot: &Snapshot) -> Vec<RowItem> {
 fn item(
     name: &str,
     note: &str,
-    is_ill: bool,
+    is_bad: bool,
     counts: impl IntoIterator<Item = (Measure, u64)>,
 ) -> RowItem {
     let mut all = [0; Measure::COUNT];
@@ -66,7 +66,7 @@ fn item(
             nth: 0,
         },
         note: one_line(note),
-        is_ill,
+        is_bad,
         counts: all,
     }
 }

@@ -1,5 +1,5 @@
-//! The state of the live view: which table, order and row are shown, and what is drawn over the table. It changes only
-//! by the calls below, reads no clock, and draws nothing.
+//! The state of the live view: which table, order and row are shown, and what is drawn over the table. Only
+//! the methods below change it. They read no clock and draw nothing.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ pub(super) struct TopState {
     live: SnapshotHistory,
     /// The data at the moment of the pause, while paused.
     frozen: Option<SnapshotHistory>,
-    /// Why the daemon does not respond, while it does not.
+    /// The reason for which the last response is missing; `None` while the daemon responds.
     pub(super) last_error: Option<String>,
     pub(super) noun: Noun,
     tabs: [Tab; 5],
@@ -99,7 +99,7 @@ impl TopState {
     }
 
     /// Handles a response, or the error text of a missing one.
-    pub(super) fn hear(&mut self, response: Result<Snapshot, String>, at: Instant) {
+    pub(super) fn on_response(&mut self, response: Result<Snapshot, String>, at: Instant) {
         match response {
             Ok(snapshot) => {
                 self.live.advance(snapshot, at);
@@ -153,9 +153,9 @@ impl TopState {
 
     /// Returns the position of the selected row among these rows; 0 if it is not among them.
     pub(super) fn selected(&self, rows: &[&RateRow]) -> usize {
-        let wanted = self.tab().selected.as_ref();
+        let selected = self.tab().selected.as_ref();
         rows.iter()
-            .position(|row| Some(&row.item.key) == wanted)
+            .position(|row| Some(&row.item.key) == selected)
             .unwrap_or(0)
     }
 
@@ -184,7 +184,7 @@ impl TopState {
 
     pub(super) fn show(&mut self, noun: Noun) {
         self.noun = noun;
-        self.lay(Mode::Table);
+        self.set_mode(Mode::Table);
     }
 
     /// Shows the next table, or the previous one.
@@ -193,8 +193,8 @@ impl TopState {
         self.show(Noun::ALL[(self.noun as isize + by).rem_euclid(count) as usize]);
     }
 
-    /// Draws something over the table.
-    pub(super) fn lay(&mut self, mode: Mode) {
+    /// Sets what is drawn over the table.
+    pub(super) fn set_mode(&mut self, mode: Mode) {
         self.mode = mode;
         self.scroll = 0;
     }
@@ -235,7 +235,7 @@ impl TopState {
         let at = self.selected(&rows);
         if !rows.is_empty() {
             self.select(at);
-            self.lay(Mode::Detail);
+            self.set_mode(Mode::Detail);
         }
     }
 
@@ -244,7 +244,7 @@ impl TopState {
         if matches!(self.mode, Mode::Table | Mode::Filter) {
             self.filter.clear();
         }
-        self.lay(Mode::Table);
+        self.set_mode(Mode::Table);
     }
 
     /// Adds a letter to the filter.

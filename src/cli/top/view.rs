@@ -1,5 +1,5 @@
 //! Draws one frame of a state. Pure: equal state, size and time give an equal frame. `rows.rs` has escaped all names,
-//! since they come from outside. Other texts of the daemon are escaped here and in `detail.rs`.
+//! since they come from outside. The other texts of the daemon are escaped here and in `detail.rs`.
 
 use std::time::{Duration, Instant};
 
@@ -252,7 +252,7 @@ fn footer(state: &TopState) -> Line<'static> {
 fn alarm_text(state: &TopState, banner: &[String], columns: u16) -> Vec<TextLine> {
     let alarms = &state.snapshots().snapshot.alarms;
     let mut text = Vec::new();
-    let mut tell = |words: &str, tone| {
+    let mut add = |words: &str, tone| {
         text.extend(
             wrap(words, columns.into(), 2)
                 .into_iter()
@@ -263,11 +263,11 @@ fn alarm_text(state: &TopState, banner: &[String], columns: u16) -> Vec<TextLine
     banner
         .iter()
         .take(others)
-        .for_each(|words| tell(&format!("! {words}"), Tone::Warning));
+        .for_each(|words| add(&format!("! {words}"), Tone::Warning));
     let taken = state.snapshots().snapshot.taken_unix_ms / 1_000;
     for alarm in alarms {
         let lasts = format::span(Duration::from_secs(taken.saturating_sub(alarm.since)));
-        tell(
+        add(
             &format!(
                 "! {} {}, for {lasts}",
                 one_line(&alarm.name),
@@ -275,11 +275,11 @@ fn alarm_text(state: &TopState, banner: &[String], columns: u16) -> Vec<TextLine
             ),
             Tone::Warning,
         );
-        tell(&format!("  {}", one_line(&alarm.text)), Tone::Plain);
-        tell(&format!("  → {}", one_line(&alarm.cure)), Tone::Plain);
+        add(&format!("  {}", one_line(&alarm.text)), Tone::Plain);
+        add(&format!("  → {}", one_line(&alarm.cure)), Tone::Plain);
     }
     if banner.is_empty() {
-        tell("there are no alarms", Tone::Good);
+        add("there are no alarms", Tone::Good);
     }
     text
 }

@@ -112,7 +112,7 @@ fn busy(has_colours: bool) -> TopState {
     };
     let start = Instant::now();
     let mut state = TopState::new(at(64_000, 0), start, SECOND, has_colours);
-    state.hear(Ok(at(65_000, 1_200)), start + SECOND);
+    state.on_response(Ok(at(65_000, 1_200)), start + SECOND);
     state
 }
 
@@ -147,7 +147,7 @@ fn press(state: &mut TopState, spots: &Spots, keys: &str) {
         let event = Event::Key(KeyEvent::new(code, KeyModifiers::NONE));
         assert_eq!(
             on_event(state, spots, &event),
-            InputOutcome::GoOn,
+            InputOutcome::Continue,
             "{key:?}"
         );
     }

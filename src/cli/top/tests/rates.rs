@@ -31,13 +31,13 @@ fn rates_are_over_the_daemons_time() {
     assert_eq!(
         received(&rates),
         [("a".to_owned(), None)],
-        "no time, no rate"
+        "there is no rate over no time"
     );
 }
 
 /// Rows appear, disappear and move, and each keeps its own rate. A new row has none, even if its name equals another's.
 #[test]
-fn rows_are_told_apart_by_their_names() {
+fn rows_are_distinguished_by_their_names() {
     let before = routes(
         1,
         1_000,
@@ -80,7 +80,7 @@ fn counters_that_go_back_have_no_rate() {
         assert_eq!(
             rates.sum(Noun::Routes, Measure::Received),
             None,
-            "nor has the sum"
+            "the sum is unknown, too"
         );
     }
     let mut taken_over = routes(2, 500, &[("up", 14), ("down", 1)]);
@@ -96,7 +96,7 @@ fn counters_that_go_back_have_no_rate() {
 /// Each column sorts in both directions. Unknown values come last in either direction, and equal rows keep the file's
 /// order.
 #[test]
-fn rows_stand_in_order() {
+fn rows_are_sorted() {
     let before = routes(1, 1_000, &[("b", 0), ("c", 0), ("a", 0), ("d", 9)]);
     let after = routes(1, 2_000, &[("b", 5), ("c", 5), ("a", 8), ("d", 1)]);
     let rates = Rates::between(Some(&before), &after);
@@ -112,11 +112,11 @@ fn rows_stand_in_order() {
         (names("", by_name), names("", by_name.reverse())),
         ("abcd".to_owned(), "dcba".to_owned())
     );
-    assert_eq!(names("B", busiest), "b", "a filter knows no case");
+    assert_eq!(names("B", busiest), "b", "a filter ignores case");
     assert_eq!(
         by_name.shift(Noun::Routes, -1).measure(Noun::Routes),
         Some(Measure::InFlight),
-        "it goes round"
+        "the last column follows the first"
     );
     let workers: Vec<Value> = [10, 2]
         .iter()
@@ -136,7 +136,7 @@ fn rows_stand_in_order() {
     );
     assert_eq!(
         rows[0].item.key.name, "worker-10",
-        "workers stand as the daemon lists them, not by letters"
+        "workers are in the order of the snapshot, not of their names"
     );
 }
 
@@ -174,6 +174,6 @@ fn history_is_two_minutes_of_samples() {
     assert_eq!(
         snapshots.spark(Noun::Routes, &key, 120),
         [None; 120],
-        "a row that comes again is new"
+        "a row that appears again is new"
     );
 }
