@@ -64,19 +64,19 @@ pub struct BoundListeners {
 }
 
 /// Longest wait for the process that was taken over to release an HTTP port, and the time between two attempts.
-const LEAVE_MAX: Duration = Duration::from_secs(1);
-const LEAVE_STEP: Duration = Duration::from_millis(20);
+const RELEASE_MAX: Duration = Duration::from_secs(1);
+const RELEASE_STEP: Duration = Duration::from_millis(20);
 
 impl BoundListeners {
     /// Tries again to bind an HTTP port that was in use. The process that was taken over may have used the port with another
     /// address, and releases it now.
     pub fn try_http_again(&mut self, address: Option<SocketAddr>) {
-        let deadline = Instant::now() + LEAVE_MAX;
+        let deadline = Instant::now() + RELEASE_MAX;
         while let (Some(address), Some(_)) = (address, &self.http_problem) {
             match bind_http(address) {
                 Ok(listener) => (self.listeners.http, self.http_problem) = (Some(listener), None),
                 Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
-                    thread::sleep(LEAVE_STEP);
+                    thread::sleep(RELEASE_STEP);
                 }
                 Err(_) => return,
             }

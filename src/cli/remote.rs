@@ -104,7 +104,7 @@ impl Remote {
                     return Ok(Client::new(path, timeout));
                 }
                 Err(error) => {
-                    tried.push(format!("  {}: {}", path_text(&path), reason(&path, &error)))
+                    tried.push(format!("  {}: {}", path_text(&path), reason(&path, &error)));
                 }
             }
         }

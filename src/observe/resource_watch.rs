@@ -11,9 +11,9 @@ use crate::observe::conditions::Conditions;
 
 /// Time between two checks.
 const STEP: Duration = Duration::from_secs(1);
-/// A shortage of descriptors ends when every check succeeded for this long. Otherwise sessions that come and go would
-/// begin and end it each second.
-const CALM: Duration = Duration::from_secs(5);
+/// A shortage of descriptors ends when every check has succeeded for this time. Otherwise it would begin and end each second
+/// while sessions open and close.
+const QUIET_PERIOD: Duration = Duration::from_secs(5);
 
 /// The names of the conditions.
 const FILES: &str = "files";
@@ -64,7 +64,7 @@ impl ResourceWatch {
                 }
                 conditions.begin(FILES, condition);
             }
-            (_, Some(last)) if now.saturating_duration_since(last) >= CALM => {
+            (_, Some(last)) if now.saturating_duration_since(last) >= QUIET_PERIOD => {
                 self.files = None;
                 log::info!("files can be opened again");
                 conditions.end(FILES);

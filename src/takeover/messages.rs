@@ -63,7 +63,7 @@ impl MessageKind {
 /// The client's first message.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Hello {
-    /// The version of the protocol that the client speaks.
+    /// The version of the protocol that the client uses.
     pub version: u32,
     /// The client's process id.
     pub pid: u32,

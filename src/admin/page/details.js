@@ -154,7 +154,7 @@ export class Details {
   }
 
   #showMany(nodes) {
-    setText(this.kind, "left out of the picture for lack of room");
+    setText(this.kind, "not shown in the picture, which has no room for them");
     setText(this.name, `${plural(nodes.length, nodes[0]?.kind ?? "row")} more`);
     this.chips.hidden = true;
     sync(this.alarms, [], String);

@@ -12,7 +12,7 @@ use ratatui::widgets::{RenderDirection, Sparkline};
 
 use super::format;
 use super::history::{HISTORY, SnapshotHistory};
-use super::measure::{Measure, Noun};
+use super::measure::{Measure, RowKind};
 use super::palette::Tone;
 use super::rates::{RateRow, Rates, rate};
 use super::rows::{RowKey, items};
@@ -30,13 +30,16 @@ const SPARK_LINES: u16 = 4;
 /// Draws the detail view of the chosen row.
 pub(super) fn draw(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &mut Spots) {
     let snapshots = state.snapshots();
-    let noun = state.noun;
+    let row_kind = state.row_kind;
     let Some(row) = state
         .chosen()
-        .and_then(|key| snapshots.rates.row(noun, key))
+        .and_then(|key| snapshots.rates.row(row_kind, key))
     else {
         let name = state.chosen().map_or("it", |key| key.name.as_str());
-        let gone = format!("{} {name} no longer exists; Esc goes back", noun.singular());
+        let gone = format!(
+            "{} {name} no longer exists; Esc goes back",
+            row_kind.singular()
+        );
         return draw_text(frame, state, area, &[(gone, Tone::Strong)], spots);
     };
     let picture = if area.height >= 3 * SPARK_LINES {
@@ -47,7 +50,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &
     let [picture, rest] =
         Layout::vertical([Constraint::Length(picture), Constraint::Min(0)]).areas(area);
     draw_spark(frame, state, picture, &row.item.key);
-    let text: Vec<TextLine> = (text(snapshots, noun, row).into_iter())
+    let text: Vec<TextLine> = (text(snapshots, row_kind, row).into_iter())
         .flat_map(|(line, tone)| {
             wrap(&line, rest.width.into(), 4)
                 .into_iter()
@@ -58,15 +61,15 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &
 }
 
 fn draw_spark(frame: &mut Frame<'_>, state: &TopState, area: Rect, key: &RowKey) {
-    let noun = state.noun;
-    let columns = state.snapshots().spark(noun, key, area.width.into());
+    let row_kind = state.row_kind;
+    let columns = state.snapshots().spark(row_kind, key, area.width.into());
     let most = columns.iter().flatten().max();
     let minutes = HISTORY.as_secs() / 60;
     let most = most.map_or(String::new(), |most| format!(", at most {most}"));
     let head = format!(
         "{}  {} of the last {minutes} minutes{most}",
         key.name,
-        noun.pulse().head()
+        row_kind.pulse().head()
     );
     let [first, rest] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(area);
     frame.render_widget(
@@ -93,33 +96,33 @@ struct RowParts<'a> {
     reported: Option<&'a ErrnoCounts>,
     sessions: Option<&'a SessionCount>,
     /// The kind of rows that the row leads to, and the edges of the flow graph.
-    next: Option<(Noun, &'a [Edge])>,
+    next: Option<(RowKind, &'a [Edge])>,
     /// Further notes about the row.
     notes: Vec<String>,
 }
 
-fn parts(noun: Noun, snapshot: &Snapshot, index: usize) -> Option<RowParts<'_>> {
+fn parts(row_kind: RowKind, snapshot: &Snapshot, index: usize) -> Option<RowParts<'_>> {
     let flows = &snapshot.flows;
-    Some(match noun {
-        Noun::Routes => RowParts {
+    Some(match row_kind {
+        RowKind::Routes => RowParts {
             account: Some(&snapshot.routes.get(index)?.account),
-            next: Some((Noun::Handlers, &flows.route_to_handler)),
+            next: Some((RowKind::Handlers, &flows.route_to_handler)),
             ..RowParts::default()
         },
-        Noun::Workers => RowParts {
+        RowKind::Workers => RowParts {
             account: Some(&snapshot.workers.get(index)?.account),
             ..RowParts::default()
         },
-        Noun::Listeners => {
+        RowKind::Listeners => {
             let row = snapshot.listeners.get(index)?;
             RowParts {
                 account: Some(&row.account),
                 counters: without_column(row.counters.iter()),
-                next: Some((Noun::Routes, &flows.listener_to_route)),
+                next: Some((RowKind::Routes, &flows.listener_to_route)),
                 ..RowParts::default()
             }
         }
-        Noun::Handlers => {
+        RowKind::Handlers => {
             let row = snapshot.handlers.get(index)?;
             RowParts {
                 account: Some(&row.account),
@@ -128,11 +131,11 @@ fn parts(noun: Noun, snapshot: &Snapshot, index: usize) -> Option<RowParts<'_>> 
                 failed: Some(&row.failed),
                 reported: Some(&row.reported),
                 sessions: Some(&row.sessions),
-                next: Some((Noun::Upstreams, &flows.handler_to_upstream)),
+                next: Some((RowKind::Upstreams, &flows.handler_to_upstream)),
                 notes: vec![format!("kind: {}", one_line(&row.kind))],
             }
         }
-        Noun::Upstreams => upstream(snapshot, index)?,
+        RowKind::Upstreams => upstream(snapshot, index)?,
     })
 }
 
@@ -190,13 +193,18 @@ fn upstream(snapshot: &Snapshot, index: usize) -> Option<RowParts<'_>> {
 }
 
 /// Returns the lines of the detail view.
-fn text(snapshots: &SnapshotHistory, noun: Noun, row: &RateRow) -> Vec<TextLine> {
+fn text(snapshots: &SnapshotHistory, row_kind: RowKind, row: &RateRow) -> Vec<TextLine> {
     let heading = format!("  {:14}{:>16}{:>14}", "", "since start", "now");
     let mut lines = vec![(heading, Tone::Quiet)];
-    lines.extend(noun.measures().iter().map(|measure| numbers(row, *measure)));
-    let before = before(snapshots, noun, &row.item.key);
+    lines.extend(
+        row_kind
+            .measures()
+            .iter()
+            .map(|measure| numbers(row, *measure)),
+    );
+    let before = before(snapshots, row_kind, &row.item.key);
     let elapsed = snapshots.rates.elapsed;
-    let parts = parts(noun, &snapshots.snapshot, row.index);
+    let parts = parts(row_kind, &snapshots.snapshot, row.index);
     for (place, declared) in parts.iter().flat_map(|parts| &parts.counters).enumerate() {
         let was = before.as_ref().and_then(|was| was.counters.get(place));
         lines.push(counter(*declared, was.map(|was| was.1), elapsed));
@@ -288,12 +296,16 @@ fn section(
 }
 
 /// Returns the parts of the row in the previous snapshot.
-fn before<'a>(snapshots: &'a SnapshotHistory, noun: Noun, key: &RowKey) -> Option<RowParts<'a>> {
+fn before<'a>(
+    snapshots: &'a SnapshotHistory,
+    row_kind: RowKind,
+    key: &RowKey,
+) -> Option<RowParts<'a>> {
     let before = snapshots.before.as_ref()?;
-    let index = items(noun, before)
+    let index = items(row_kind, before)
         .iter()
         .position(|item| item.key == *key)?;
-    parts(noun, before, index)
+    parts(row_kind, before, index)
 }
 
 fn numbers(row: &RateRow, measure: Measure) -> TextLine {
@@ -348,7 +360,7 @@ fn sessions(count: &SessionCount) -> Vec<TextLine> {
 }
 
 /// Returns the line with the rows that this row leads to.
-fn next_line(rates: &Rates, next: Noun, edges: &[Edge], index: usize) -> Option<TextLine> {
+fn next_line(rates: &Rates, next: RowKind, edges: &[Edge], index: usize) -> Option<TextLine> {
     let rows = rates.rows(next);
     let names = edges
         .iter()

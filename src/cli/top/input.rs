@@ -5,7 +5,7 @@ use ratatui::crossterm::event::{
 };
 use ratatui::layout::Position;
 
-use super::measure::Noun;
+use super::measure::RowKind;
 use super::state::{Mode, Spots, TopState};
 
 /// Number of rows that a page key moves if the height of the table is unknown.
@@ -68,7 +68,7 @@ fn on_key(state: &mut TopState, spots: &Spots, key: &KeyEvent) -> InputOutcome {
         .unwrap_or(PAGE_ROWS);
     match key.code {
         KeyCode::Char('q') => return InputOutcome::End,
-        KeyCode::Char(digit @ '1'..='5') => state.show(Noun::ALL[digit as usize - '1' as usize]),
+        KeyCode::Char(digit @ '1'..='5') => state.show(RowKind::ALL[digit as usize - '1' as usize]),
         KeyCode::Tab | KeyCode::Right => state.turn(1),
         KeyCode::BackTab | KeyCode::Left => state.turn(-1),
         KeyCode::Down | KeyCode::Char('j') => state.go(1),
@@ -122,8 +122,8 @@ fn on_mouse(state: &mut TopState, spots: &Spots, mouse: &MouseEvent) {
 }
 
 fn on_click(state: &mut TopState, spots: &Spots, at: Position) {
-    if let Some((_, noun)) = spots.tabs.iter().find(|(area, _)| area.contains(at)) {
-        return state.show(*noun);
+    if let Some((_, row_kind)) = spots.tabs.iter().find(|(area, _)| area.contains(at)) {
+        return state.show(*row_kind);
     }
     if !matches!(state.mode, Mode::Table | Mode::Filter) {
         return;

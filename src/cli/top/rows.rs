@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::measure::{Measure, Noun};
+use super::measure::{Measure, RowKind};
 use crate::config::diagnostics::one_line;
 use crate::dispatch::counters::CounterField;
 use crate::observe::snapshot::{
@@ -33,13 +33,13 @@ pub(super) struct RowItem {
 }
 
 /// Returns the rows of one kind, in the order of the snapshot.
-pub(super) fn items(noun: Noun, snapshot: &Snapshot) -> Vec<RowItem> {
-    let mut items: Vec<RowItem> = match noun {
-        Noun::Routes => snapshot.routes.iter().map(route).collect(),
-        Noun::Handlers => snapshot.handlers.iter().map(handler).collect(),
-        Noun::Upstreams => snapshot.upstreams.iter().map(upstream).collect(),
-        Noun::Listeners => snapshot.listeners.iter().map(listener).collect(),
-        Noun::Workers => snapshot.workers.iter().map(worker).collect(),
+pub(super) fn items(row_kind: RowKind, snapshot: &Snapshot) -> Vec<RowItem> {
+    let mut items: Vec<RowItem> = match row_kind {
+        RowKind::Routes => snapshot.routes.iter().map(route).collect(),
+        RowKind::Handlers => snapshot.handlers.iter().map(handler).collect(),
+        RowKind::Upstreams => snapshot.upstreams.iter().map(upstream).collect(),
+        RowKind::Listeners => snapshot.listeners.iter().map(listener).collect(),
+        RowKind::Workers => snapshot.workers.iter().map(worker).collect(),
     };
     let mut seen: HashMap<String, usize> = HashMap::new();
     for item in &mut items {

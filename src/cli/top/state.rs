@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ratatui::layout::Rect;
 
 use super::history::SnapshotHistory;
-use super::measure::Noun;
+use super::measure::RowKind;
 use super::order::{Order, arrange};
 use super::rates::RateRow;
 use super::rows::RowKey;
@@ -24,7 +24,7 @@ pub(super) struct TopState {
     frozen: Option<SnapshotHistory>,
     /// The reason for which the last response is missing; `None` while the daemon responds.
     pub(super) last_error: Option<String>,
-    pub(super) noun: Noun,
+    pub(super) row_kind: RowKind,
     tabs: [Tab; 5],
     pub(super) filter: String,
     pub(super) mode: Mode,
@@ -61,7 +61,7 @@ pub(super) enum Mode {
 /// The areas of the screen that can be clicked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Spots {
-    pub(super) tabs: Vec<(Rect, Noun)>,
+    pub(super) tabs: Vec<(Rect, RowKind)>,
     /// Headings of columns, by the index of the column.
     pub(super) heads: Vec<(Rect, usize)>,
     /// The area of the table's rows.
@@ -80,8 +80,8 @@ impl TopState {
         interval: Duration,
         has_colours: bool,
     ) -> TopState {
-        let tab = |noun| Tab {
-            order: Order::default(noun),
+        let tab = |row_kind| Tab {
+            order: Order::default(row_kind),
             selected: None,
             first: 0,
         };
@@ -89,8 +89,8 @@ impl TopState {
             live: SnapshotHistory::first(snapshot, at, interval),
             frozen: None,
             last_error: None,
-            noun: Noun::Routes,
-            tabs: Noun::ALL.map(tab),
+            row_kind: RowKind::Routes,
+            tabs: RowKind::ALL.map(tab),
             filter: String::new(),
             mode: Mode::Table,
             scroll: 0,
@@ -130,11 +130,11 @@ impl TopState {
     }
 
     fn tab(&self) -> &Tab {
-        &self.tabs[self.noun as usize]
+        &self.tabs[self.row_kind as usize]
     }
 
     fn tab_mut(&mut self) -> &mut Tab {
-        &mut self.tabs[self.noun as usize]
+        &mut self.tabs[self.row_kind as usize]
     }
 
     pub(super) fn order(&self) -> Order {
@@ -144,8 +144,8 @@ impl TopState {
     /// Returns the rows of the table that is shown.
     pub(super) fn rows(&self) -> Vec<&RateRow> {
         arrange(
-            self.noun,
-            self.snapshots().rates.rows(self.noun),
+            self.row_kind,
+            self.snapshots().rates.rows(self.row_kind),
             &self.filter,
             self.order(),
         )
@@ -182,15 +182,15 @@ impl TopState {
         }
     }
 
-    pub(super) fn show(&mut self, noun: Noun) {
-        self.noun = noun;
+    pub(super) fn show(&mut self, row_kind: RowKind) {
+        self.row_kind = row_kind;
         self.set_mode(Mode::Table);
     }
 
     /// Shows the next table, or the previous one.
     pub(super) fn turn(&mut self, by: isize) {
-        let count = Noun::ALL.len().cast_signed();
-        self.show(Noun::ALL[(self.noun as isize + by).rem_euclid(count) as usize]);
+        let count = RowKind::ALL.len().cast_signed();
+        self.show(RowKind::ALL[(self.row_kind as isize + by).rem_euclid(count) as usize]);
     }
 
     /// Sets what is drawn over the table.
@@ -200,8 +200,8 @@ impl TopState {
     }
 
     pub(super) fn sort(&mut self, by: isize) {
-        let noun = self.noun;
-        self.tab_mut().order = self.order().shift(noun, by);
+        let row_kind = self.row_kind;
+        self.tab_mut().order = self.order().shift(row_kind, by);
     }
 
     pub(super) fn reverse(&mut self) {

@@ -9,7 +9,7 @@ use super::input::{Alarm, AlarmInput, Sockets};
 use crate::observe::snapshot::rows::ListenerRow;
 
 /// How long the alarm lasts after the last drop of a listener.
-const LAST: Duration = Duration::from_secs(60);
+const ALARM_DURATION: Duration = Duration::from_secs(60);
 
 /// The drop counters of each listener that ever dropped in the kernel.
 #[derive(Debug, Default)]
@@ -79,7 +79,7 @@ impl KernelDrops {
             }
         };
         let is_over = |last: Option<Instant>| {
-            last.is_none_or(|last| input.now.saturating_duration_since(last) > LAST)
+            last.is_none_or(|last| input.now.saturating_duration_since(last) > ALARM_DURATION)
         };
         if row.counters.kernel_drops > known.count {
             if is_over(known.last) {

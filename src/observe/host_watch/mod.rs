@@ -21,7 +21,7 @@ use crate::plan::Plan;
 /// Time between two checks.
 const STEP: Duration = Duration::from_secs(3);
 /// The time until the next check is at least this multiple of the duration of the last one.
-const REST: u32 = 100;
+const PAUSE_FACTOR: u32 = 100;
 
 /// The handle of the watching thread.
 pub struct HostWatch {
@@ -53,7 +53,7 @@ impl HostWatch {
                     Err(RecvTimeoutError::Timeout) => {
                         let begun = Instant::now();
                         let alarms = checks.run(&watched);
-                        wait = STEP.max(begun.elapsed() * REST);
+                        wait = STEP.max(begun.elapsed() * PAUSE_FACTOR);
                         // Do not publish results that were found before a change of configuration; they may name
                         // removed objects.
                         if queue.is_empty() {

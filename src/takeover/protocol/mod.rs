@@ -35,7 +35,7 @@ pub fn switchover_timeout(sessions: u64) -> Duration {
 /// A received message, reduced to what the decisions depend on. The driver keeps its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// The client speaks this version of the protocol.
+    /// The client's first message, with the version of the protocol that it uses.
     Hello {
         /// The version.
         version: u32,

@@ -7,7 +7,7 @@ use ratatui::crossterm::event::{
 };
 
 use super::super::input::{InputOutcome, on_event};
-use super::super::measure::Noun;
+use super::super::measure::RowKind;
 use super::super::order::Order;
 use super::super::state::{Mode, Spots, TopState};
 use super::{SECOND, busy, press, routes, screen};
@@ -104,7 +104,7 @@ fn the_mouse_selects() {
     mouse(&mut state, &spots, click, 5, 4);
     assert!(state.order().is_falling);
     mouse(&mut state, &spots, click, 14, 3);
-    assert_eq!(state.noun, Noun::Handlers);
+    assert_eq!(state.row_kind, RowKind::Handlers);
     let (_, spots) = screen(&mut state, 80, 24);
     mouse(&mut state, &spots, click, 5, 5);
     mouse(&mut state, &spots, click, 5, 5);

@@ -13,7 +13,7 @@ use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
 use serde_json::{Value, json};
 
 use super::input::{InputOutcome, on_event};
-use super::measure::{Measure, Noun};
+use super::measure::{Measure, RowKind};
 use super::rates::Rates;
 use super::state::{Spots, TopState};
 use super::view;
@@ -86,7 +86,7 @@ fn routes(pid: u32, uptime_ms: u64, routes: &[(&str, u64)]) -> Snapshot {
 fn received(rates: &Rates) -> Vec<(String, Option<f64>)> {
     let row =
         |row: &super::rates::RateRow| (row.item.key.name.clone(), row.value(Measure::Received));
-    rates.rows(Noun::Routes).iter().map(row).collect()
+    rates.rows(RowKind::Routes).iter().map(row).collect()
 }
 
 /// Returns the state for a daemon with some of everything, after one second.
