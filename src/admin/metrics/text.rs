@@ -1,5 +1,6 @@
 //! Writes the text format of Prometheus (exposition formats, version 0.0.4): families in order, each with its help and
-//! type before its samples. No library is used, because its registry would hold the numbers a second time; they are in the snapshot.
+//! type before its samples. No library is used, because its registry would hold the numbers of the snapshot a second
+//! time.
 
 use std::fmt::{Display, Write};
 
