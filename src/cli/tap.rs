@@ -17,12 +17,10 @@ use super::remote::{Remote, target};
 use super::{Exit, output};
 use crate::admin::client::{NextChunk, ResponseStream};
 use crate::handlers::escape;
-use crate::observe::tap::{TapCount, TapLine, TappedDatagram};
+use crate::observe::tap::{SNAP_MAX, TapCount, TapLine, TappedDatagram};
 
 /// Number of payload bytes that a text line shows.
 const SHOWN_BYTES: usize = 256;
-/// Number of payload bytes that a file gets: the largest payload.
-const KEPT_BYTES: usize = 65_535;
 /// Time between two checks for a request to stop, while no datagram arrives.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// Largest line in bytes that is accepted from the daemon: the largest payload with every byte escaped, and its names.
@@ -69,7 +67,7 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
         let _ = signal_hook::flag::register(signal, Arc::clone(&is_stop_requested));
     }
     let snap = if arguments.json || arguments.pcap.is_some() {
-        KEPT_BYTES
+        SNAP_MAX
     } else {
         SHOWN_BYTES
     };

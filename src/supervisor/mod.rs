@@ -381,7 +381,7 @@ impl Supervisor {
             running: &mut self.running,
             generation: self.admin_state.accounts.life.generation,
             drained: self.admin_state.drained.names(),
-            is_reloading: self.reloader.is_at_work(),
+            is_reloading: self.reloader.is_busy(),
             service: &self.periodic.service,
         })
     }

@@ -104,7 +104,7 @@ impl Reloader {
     }
 
     /// Returns whether a reload is in progress or waits.
-    pub fn is_at_work(&self) -> bool {
+    pub fn is_busy(&self) -> bool {
         !self.under_way.is_empty() || !self.waiting.is_empty()
     }
 

@@ -49,7 +49,7 @@ impl ServerConversation {
 
     /// Lets other clients take over from now on. Must be called before the failure of this one is logged, because the reader
     /// of the log may start another client at once.
-    pub(super) fn let_others_try(&mut self) {
+    pub(super) fn allow_other_clients(&mut self) {
         self.under_way = None;
     }
 

@@ -309,7 +309,7 @@ impl ServerHandshakeDriver {
             Action::Refuse(reason) => self.conversation.refuse(reason),
             Action::RestoreListeners => self.requests.send(ServerRequest::RestoreListeners),
             Action::ReportFailure(error) => {
-                self.conversation.let_others_try();
+                self.conversation.allow_other_clients();
                 log::error!(
                     "process {pid} has not taken over: {error}. This process continues to serve"
                 );

@@ -138,7 +138,7 @@ impl<'s, 'a> Switchover<'s, 'a> {
                 "cannot end process {pid}: {reason}. Both processes may serve now; end process {pid}"
             ),
             Action::ReportFailure(error) => {
-                self.conversation.let_others_try();
+                self.conversation.allow_other_clients();
                 log::error!(
                     "process {pid} has not taken over: {error}. This process continues to serve, after a pause of {:.1} ms",
                     self.pause_ms()

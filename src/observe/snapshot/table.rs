@@ -8,7 +8,7 @@ use crate::dispatch::counters::{CounterField, CounterKind, ErrnoCounts};
 use crate::dispatch::ledger::SessionCount;
 use crate::dispatch::verdict::DropReason;
 use crate::net::errno;
-use crate::observe::snapshot::rows::{Account, HandlerRow, UpstreamRow};
+use crate::observe::snapshot::rows::{Account, HandlerRow, PASSIVELY_DEAD, UpstreamRow};
 
 /// The end of the label of a row with replies.
 const REPLIES: &str = ", replies";
@@ -204,9 +204,7 @@ fn upstream_notes(row: &UpstreamRow) -> Vec<String> {
     }
     if row.dead_in_workers > 0 {
         let workers = row.dead_in_workers;
-        all.push(format!(
-            "dead in {workers} workers: it refuses datagrams, or has stopped replying"
-        ));
+        all.push(format!("dead in {workers} workers: {PASSIVELY_DEAD}"));
     }
     all
 }

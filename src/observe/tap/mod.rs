@@ -21,8 +21,8 @@ use crate::handover::running::Running;
 use crate::number;
 use crate::worker::command::{Command, Handle};
 
-/// Bytes of payload shown by default: the largest payload of a datagram.
-const SNAP: usize = 65_535;
+/// Largest number of payload bytes that a tap shows, which is also the default: the largest payload of a datagram.
+pub const SNAP_MAX: usize = 65_535;
 /// Longest wait for the workers to begin the tap. A turn takes far less than a thousandth of it.
 const BEGIN_MAX: Duration = Duration::from_secs(1);
 /// Shortest time between two reports of missed datagrams.
@@ -142,7 +142,7 @@ impl TapReader {
     /// Begins the tap in these workers. Each worker sends a message to `begun` when it has begun.
     fn begin(&self, live: &Live, filter: Filter, workers: Vec<Handle>, begun: &Sender<()>) {
         let filter = Arc::new(filter);
-        let snap = self.query.snap.unwrap_or(SNAP).min(SNAP);
+        let snap = self.query.snap.unwrap_or(SNAP_MAX).min(SNAP_MAX);
         for worker in &workers {
             let reader = self.reader.clone();
             let counts = Arc::clone(&self.counts);
