@@ -52,36 +52,35 @@ pub fn check(
             .and_then(|host| host.to_str().ok());
         if !host.is_some_and(|host| is_ours(host, *local, hosts)) {
             admin_stats.refused_hosts.more();
-            let words = "this daemon does not have this host name; use its address or localhost, or add the name to `http_hosts` \
+            let text = "this daemon does not have this host name; use its address or localhost, or add the name to `http_hosts` \
                          below [daemon]\n";
-            return Err(refused(StatusCode::MISDIRECTED_REQUEST, words));
+            return Err(refused(StatusCode::MISDIRECTED_REQUEST, text));
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             admin_stats.refused_methods.more();
-            let words = "the TCP port is read-only; send commands to the control socket: `udispatch reload`, or curl \
+            let text = "the TCP port is read-only; send commands to the control socket: `udispatch reload`, or curl \
                          --unix-socket\n";
-            let mut refused = refused(StatusCode::METHOD_NOT_ALLOWED, words);
+            let mut refused = refused(StatusCode::METHOD_NOT_ALLOWED, text);
             let allowed = HeaderValue::from_static("GET, HEAD");
             refused.headers_mut().insert(ALLOW, allowed);
             return Err(refused);
         }
         if request.uri().path() == tap::PATH {
             admin_stats.refused_methods.more();
-            let words =
-                "payloads are not shown over TCP; `udispatch tap` uses the control socket\n";
-            return Err(refused(StatusCode::FORBIDDEN, words));
+            let text = "payloads are not shown over TCP; `udispatch tap` uses the control socket\n";
+            return Err(refused(StatusCode::FORBIDDEN, text));
         }
     }
     if request.body().size_hint().lower() > BODY_BYTES_MAX {
         admin_stats.refused_requests.more();
-        let words = "the body of the request is too large\n";
-        return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, words));
+        let text = "the body of the request is too large\n";
+        return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, text));
     }
     Ok(())
 }
 
-fn refused(status: StatusCode, words: &'static str) -> Box<Response> {
-    Box::new(response::text(status, words))
+fn refused(status: StatusCode, text: &'static str) -> Box<Response> {
+    Box::new(response::text(status, text))
 }
 
 /// Returns whether a `Host` header names this daemon. A foreign page that resolves its own name to our address (DNS
@@ -104,8 +103,9 @@ fn is_same_address(ours: &str, name: &str) -> bool {
     matches!((ours.parse::<IpAddr>(), name.parse::<IpAddr>()), (Ok(ours), Ok(name)) if ours == name)
 }
 
-/// Sets the headers of every response: it must not be cached, its type is final, and only our own page may use it.
-pub fn dress(response: &mut Response) {
+/// Sets the headers of every response. It must not be cached, browsers must not guess its type, and only our own page may
+/// use it.
+pub fn add_headers(response: &mut Response) {
     let policy = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     for (name, value) in [
         (CONTENT_SECURITY_POLICY, policy),

@@ -63,7 +63,7 @@ impl Client {
     /// Returns the error of the connection, [`ErrorKind::TimedOut`] if the response is not complete in time, or an
     /// error if it is not valid HTTP or too large.
     pub fn get(&self, target: &str) -> io::Result<HttpResponse> {
-        self.ask(Method::GET, target)
+        self.send(Method::GET, target)
     }
 
     /// Sends a POST request.
@@ -72,10 +72,10 @@ impl Client {
     ///
     /// Returns an error as [`Client::get`] does.
     pub fn post(&self, target: &str) -> io::Result<HttpResponse> {
-        self.ask(Method::POST, target)
+        self.send(Method::POST, target)
     }
 
-    fn ask(&self, method: Method, target: &str) -> io::Result<HttpResponse> {
+    fn send(&self, method: Method, target: &str) -> io::Result<HttpResponse> {
         let response = runtime()?.block_on(async {
             time::timeout(self.timeout, exchange(&self.path, method, target)).await
         });
@@ -91,7 +91,7 @@ fn runtime() -> io::Result<Runtime> {
 }
 
 async fn exchange(path: &Path, method: Method, target: &str) -> io::Result<HttpResponse> {
-    whole(request(path, method, target).await?).await
+    read_all(request(path, method, target).await?).await
 }
 
 /// Sends a request and waits for the head of the response.
@@ -113,7 +113,7 @@ async fn request(path: &Path, method: Method, target: &str) -> io::Result<Respon
 }
 
 /// Reads the body of the response.
-async fn whole(response: Response<Incoming>) -> io::Result<HttpResponse> {
+async fn read_all(response: Response<Incoming>) -> io::Result<HttpResponse> {
     let status = response.status().as_u16();
     let body = Limited::new(response.into_body(), RESPONSE_BYTES_MAX)
         .collect()
@@ -156,7 +156,7 @@ impl Client {
             if response.status().is_success() {
                 Ok(Ok(response.into_body()))
             } else {
-                whole(response).await.map(Err)
+                read_all(response).await.map(Err)
             }
         };
         let begun = runtime.block_on(async { time::timeout(self.timeout, begin).await });

@@ -40,7 +40,7 @@ pub enum RequestError {
 
 impl RequestError {
     /// Returns the error as one line of text.
-    pub fn words(&self) -> String {
+    pub fn line(&self) -> String {
         self.to_string().replace('\n', " ")
     }
 
@@ -64,14 +64,14 @@ impl RequestError {
 ///
 /// Returns [`RequestError::Queue`] if the request cannot be queued, [`RequestError::Gone`] if the supervisor ends
 /// without a response, and [`RequestError::Late`] if the timeout expires.
-pub async fn ask<T: Send + 'static>(
+pub async fn request<T: Send + 'static>(
     requests: &Requests,
     timeout: Duration,
     make: impl FnOnce(Responder<T>) -> Request,
 ) -> Result<T, RequestError> {
     let (sender, response) = oneshot::channel();
     // The receiver may have stopped waiting.
-    requests.ask(make(Responder::new(move |response| {
+    requests.send(make(Responder::new(move |response| {
         _ = sender.send(response);
     })))?;
     match time::timeout(timeout, response).await {
@@ -84,16 +84,16 @@ pub async fn ask<T: Send + 'static>(
 ///
 /// # Errors
 ///
-/// Returns an error as [`ask`] does.
+/// Returns an error as [`request`] does.
 pub async fn snapshot(requests: &Requests) -> Result<Box<Snapshot>, RequestError> {
-    ask(requests, RESPONSE_MAX, Request::Snapshot).await
+    request(requests, RESPONSE_MAX, Request::Snapshot).await
 }
 
 /// Returns all accounts and states as JSON.
 ///
 /// # Errors
 ///
-/// Returns an error as [`ask`] does, or [`RequestError::Json`] if the snapshot cannot be serialized.
+/// Returns an error as [`request`] does, or [`RequestError::Json`] if the snapshot cannot be serialized.
 pub async fn status(requests: &Requests) -> Result<Vec<u8>, RequestError> {
     Ok(serde_json::to_vec(&snapshot(requests).await?)?)
 }

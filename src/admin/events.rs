@@ -50,7 +50,8 @@ impl Broadcast {
         receiver
     }
 
-    /// Ends the broadcast if there is no viewer: the broadcast's own receiver is the last.
+    /// Ends the broadcast if there is no viewer, so that the only receiver left is that of the broadcast itself. Returns
+    /// whether it has ended.
     fn is_over(&self, sender: &watch::Sender<Bytes>) -> bool {
         let mut channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
         let is_over = sender.receiver_count() <= 1;
@@ -71,7 +72,7 @@ async fn run(requests: Requests, sender: watch::Sender<Bytes>, broadcast: Broadc
         }
         let event = match status(&requests).await {
             Ok(json) => [b"event: snapshot\ndata: ", json.as_slice(), b"\n\n"].concat(),
-            Err(refused) => format!("event: trouble\ndata: {}\n\n", refused.words()).into_bytes(),
+            Err(refused) => format!("event: trouble\ndata: {}\n\n", refused.line()).into_bytes(),
         };
         // Without receivers, the next tick ends the broadcast.
         let _ = sender.send(event.into());
@@ -86,11 +87,12 @@ pub async fn watch(
 ) -> Response {
     let Some(viewer) = Viewer::begin(&requests, broadcast) else {
         requests.admin_stats.refused_viewers.more();
-        let words = "the maximum number of viewers is connected; GET /status still responds\n";
-        return response::text(StatusCode::SERVICE_UNAVAILABLE, words);
+        let text = "the maximum number of viewers is connected; GET /status still responds\n";
+        return response::text(StatusCode::SERVICE_UNAVAILABLE, text);
     };
     let mut events = broadcast.join(&requests);
-    // One event waits for a slow reader, which then gets the latest one. It neither delays others nor fills memory.
+    // At most one event waits for a slow reader, which then gets the latest one. A slow reader neither delays others nor
+    // fills memory.
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         let _viewer = viewer;

@@ -28,7 +28,7 @@ const LOCK_MAX: Duration = Duration::from_secs(2);
 /// Time between two attempts to take the lock.
 const LOCK_STEP: Duration = Duration::from_millis(10);
 /// Longest wait for the response of a running daemon that identifies it.
-const WHO_MAX: Duration = Duration::from_secs(2);
+const IDENTIFY_MAX: Duration = Duration::from_secs(2);
 
 /// The listening sockets.
 #[derive(Debug, Default)]
@@ -64,19 +64,19 @@ pub struct BoundListeners {
 }
 
 /// Longest wait for the process that was taken over to release an HTTP port, and the time between two attempts.
-const LEAVE_MAX: Duration = Duration::from_secs(1);
-const LEAVE_STEP: Duration = Duration::from_millis(20);
+const RELEASE_MAX: Duration = Duration::from_secs(1);
+const RELEASE_STEP: Duration = Duration::from_millis(20);
 
 impl BoundListeners {
-    /// Tries again to bind an HTTP port that was in use. The process that was taken over may have used it for another
+    /// Tries again to bind an HTTP port that was in use. The process that was taken over may have used the port with another
     /// address, and releases it now.
     pub fn try_http_again(&mut self, address: Option<SocketAddr>) {
-        let deadline = Instant::now() + LEAVE_MAX;
+        let deadline = Instant::now() + RELEASE_MAX;
         while let (Some(address), Some(_)) = (address, &self.http_problem) {
             match bind_http(address) {
                 Ok(listener) => (self.listeners.http, self.http_problem) = (Some(listener), None),
                 Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
-                    thread::sleep(LEAVE_STEP);
+                    thread::sleep(RELEASE_STEP);
                 }
                 Err(_) => return,
             }
@@ -87,20 +87,20 @@ impl BoundListeners {
 /// Another daemon serves the control socket.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{who} serves the control socket {}. To take its sockets over without losing a datagram, add `--takeover`; to run beside \
-     it, give this one a socket of its own: `control = \"/another/path\"` below [daemon] (or `control = false`)",
+    "{daemon} serves the control socket {}. To take its sockets over without losing a datagram, add `--takeover`; to run beside \
+     it, set another path for this one: `control = \"/another/path\"` below [daemon] (or `control = false`)",
     path.display()
 )]
 pub struct Taken {
     /// A description of the other daemon.
-    pub who: String,
+    pub daemon: String,
     /// The path of the socket.
     pub path: PathBuf,
 }
 
 impl AdminListeners {
-    /// Binds the sockets that the file requests. Other failures than another daemon are only recorded in the result,
-    /// since datagrams flow without a control socket.
+    /// Binds the sockets that the file requests. Failures are only recorded in the result, since datagrams flow without a
+    /// control socket; the exception is a control socket that another daemon serves.
     ///
     /// # Errors
     ///
@@ -125,14 +125,14 @@ impl AdminListeners {
         Ok(bound)
     }
 
-    /// Uses sockets that another process has bound and listens on; the control socket comes with its path. The TCP
+    /// Uses sockets that another process has bound and listens on. `control` is the control socket with its path. The TCP
     /// socket is used only if the file still requests its address. The control socket's file belongs to the other
     /// process until [`Admin::start`](super::Admin::start).
     ///
     /// # Errors
     ///
     /// Returns [`Taken`] if a control socket must be bound and another daemon serves it.
-    pub fn go_on(
+    pub fn inherit(
         daemon: &Daemon,
         control: Option<(OwnedFd, PathBuf)>,
         http: Option<OwnedFd>,
@@ -222,7 +222,7 @@ fn bind_control(path: &Path) -> Result<io::Result<ControlListener>, Taken> {
     match UnixStream::connect(path) {
         Ok(_) => {
             return Err(Taken {
-                who: who(path),
+                daemon: describe_daemon(path),
                 path: path.to_owned(),
             });
         }
@@ -243,7 +243,7 @@ fn bind_control(path: &Path) -> Result<io::Result<ControlListener>, Taken> {
         // A full queue means that a process owns the socket.
         Err(error) if error.kind() == ErrorKind::WouldBlock => {
             return Err(Taken {
-                who: who(path),
+                daemon: describe_daemon(path),
                 path: path.to_owned(),
             });
         }
@@ -293,8 +293,8 @@ fn listen(path: &Path) -> io::Result<ControlListener> {
 }
 
 /// Describes the daemon that serves a socket.
-fn who(path: &Path) -> String {
-    let response = Client::new(path.to_owned(), WHO_MAX).get("/status");
+fn describe_daemon(path: &Path) -> String {
+    let response = Client::new(path.to_owned(), IDENTIFY_MAX).get("/status");
     match response
         .ok()
         .and_then(|response| serde_json::from_slice::<Snapshot>(&response.body).ok())
@@ -308,10 +308,13 @@ fn who(path: &Path) -> String {
 }
 
 fn explain_control(path: &Path, error: &io::Error) -> String {
-    let what = format!("cannot make the control socket {}: {error}", path.display());
+    let what = format!(
+        "cannot create the control socket {}: {error}",
+        path.display()
+    );
     let cure = match error.kind() {
         ErrorKind::NotFound => {
-            "make its directory, or set `control` below [daemon] to another path"
+            "create its directory, or set `control` below [daemon] to another path"
         }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
             "give this user write permission for its directory, or set `control` below [daemon] to another path"

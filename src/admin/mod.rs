@@ -1,11 +1,12 @@
 //! HTTP on the control socket, and read-only on a TCP port if the file requests one: status, metrics, the page, and the
 //! commands. One thread serves it, beside the supervisor and the workers. It sends requests to the supervisor
-//! ([`Requests`]) and never touches what serves datagrams, so a client can at most wait.
+//! ([`Requests`]) and has no access to the workers, so a client cannot disturb the datagrams.
 //!
 //! `listeners.rs` binds the sockets. `server.rs` accepts clients and enforces the limits, and `reserve_fd.rs` helps if
 //! descriptors run out. `access.rs` checks requests, `routes.rs` is the table of endpoints, and `parameters.rs` parses
-//! their parameters. `endpoint.rs` sends requests to the supervisor, and `response.rs` builds responses. `events.rs` is the live view, `tap.rs` the stream
-//! of datagrams, `metrics/` the text for Prometheus, and `page/` the page. `client.rs` is the client of the commands.
+//! their parameters. `endpoint.rs` sends requests to the supervisor, and `response.rs` builds responses. `events.rs` is the
+//! live view, `tap.rs` the stream of datagrams, `metrics/` the text for Prometheus, and `page/` the page. `client.rs` is the
+//! client of the commands.
 
 mod access;
 pub mod client;
@@ -66,7 +67,7 @@ impl Admin {
         };
         let serve = move || {
             runtime.block_on(server::serve(open_listeners, stopped));
-            // What is still in progress ends with the runtime; nothing in it blocks.
+            // Tasks in progress end with the runtime. None of them blocks.
             runtime.shutdown_background();
         };
         let thread = thread::Builder::new()

@@ -32,10 +32,10 @@ pub struct Parameter {
 /// Returns [`RequestError::Parameter`] if another parameter is present, or if one is present twice.
 pub fn only<const N: usize>(
     names: [&'static str; N],
-    Parameters(given): Parameters,
+    Parameters(parameters): Parameters,
 ) -> Result<[Parameter; N], RequestError> {
     let mut all = names.map(|name| Parameter { name, text: None });
-    for (name, text) in given {
+    for (name, text) in parameters {
         let Some(parameter) = all.iter_mut().find(|parameter| parameter.name == name) else {
             let meant = did_you_mean(&name, names)
                 .unwrap_or_else(|| format!("write {}", listed(names, "or")));
@@ -125,13 +125,13 @@ mod tests {
         );
         assert_eq!(texts("").unwrap(), [None, None]);
         assert_eq!(
-            texts("form=a").unwrap_err().words(),
+            texts("form=a").unwrap_err().line(),
             "there is no parameter \"form\" here; did you mean \"from\"?"
         );
         assert_eq!(
-            texts("%ff=a").unwrap_err().words(),
+            texts("%ff=a").unwrap_err().line(),
             "there is no parameter \"\u{fffd}\" here; write to or from"
         );
-        assert!(texts("to=a&to=a").unwrap_err().words().contains("twice"));
+        assert!(texts("to=a&to=a").unwrap_err().line().contains("twice"));
     }
 }

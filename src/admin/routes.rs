@@ -9,7 +9,7 @@ use hyper::{Method, Request as HttpRequest, StatusCode};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::endpoint::{RESPONSE_MAX, RequestError, ask, snapshot, status};
+use super::endpoint::{RESPONSE_MAX, RequestError, request, snapshot, status};
 use super::events::{self, Broadcast};
 use super::parameters::{Parameter, Parameters, only};
 use super::response::{self, Response};
@@ -24,7 +24,7 @@ use crate::supervisor::sessions::SessionQuery;
 /// Longest wait for a reload, which may resolve names.
 const RELOAD_MAX: Duration = Duration::from_secs(120);
 
-/// What every endpoint may use.
+/// The parts of the daemon that an endpoint may use.
 #[derive(Debug, Clone)]
 pub struct EndpointContext {
     /// The queue of requests to the supervisor.
@@ -35,7 +35,7 @@ pub struct EndpointContext {
     stopped: watch::Receiver<bool>,
 }
 
-/// What a path stands for.
+/// The endpoints, one for each path.
 #[derive(Clone, Copy)]
 enum Endpoint {
     Status,
@@ -120,48 +120,48 @@ impl EndpointContext {
     /// Returns the response to a request, whose body is not read.
     pub async fn respond<B>(&self, request: &HttpRequest<B>) -> Response {
         let Some(endpoint) = Endpoint::at(request.uri().path()) else {
-            let words =
+            let text =
                 "there is no such endpoint; try /status, /sessions, /metrics, /livez or /readyz\n";
-            return response::text(StatusCode::NOT_FOUND, words);
+            return response::text(StatusCode::NOT_FOUND, text);
         };
         if !endpoint.allows(request.method()) {
             return other_method(endpoint);
         }
-        let asked = Parameters::parse(request.uri().query().unwrap_or_default());
-        let responded = self.respond_at(endpoint, asked).await;
+        let parameters = Parameters::parse(request.uri().query().unwrap_or_default());
+        let responded = self.respond_at(endpoint, parameters).await;
         responded.unwrap_or_else(|error| error.response())
     }
 
     async fn respond_at(
         &self,
         endpoint: Endpoint,
-        asked: Parameters,
+        parameters: Parameters,
     ) -> Result<Response, RequestError> {
         match endpoint {
             Endpoint::Status => Ok(response::json(status(&self.requests).await?)),
             Endpoint::Part(part) => part(&*snapshot(&self.requests).await?),
-            Endpoint::Sessions => sessions(self, asked).await,
-            Endpoint::Explain => explain(self, asked).await.map(text),
+            Endpoint::Sessions => sessions(self, parameters).await,
+            Endpoint::Explain => explain(self, parameters).await.map(text),
             Endpoint::Metrics => metrics(self).await,
             Endpoint::Livez => livez(self).await,
             Endpoint::Readyz => readyz(self).await,
             Endpoint::Events => Ok(watch_events(self).await),
-            Endpoint::Tap => tap_datagrams(self, asked).await,
+            Endpoint::Tap => tap_datagrams(self, parameters).await,
             Endpoint::DropReasons => Ok(page::drop_reasons()),
             Endpoint::Counters => Ok(page::counters()),
             Endpoint::Asset(asset) => Ok(response::typed(asset.media_type, asset.text)),
-            Endpoint::Reload => reload(self, asked).await,
-            Endpoint::Drain => change_drain(self, asked, true).await.map(text),
-            Endpoint::Undrain => change_drain(self, asked, false).await.map(text),
-            Endpoint::Log => log_level(self, asked).await.map(text),
+            Endpoint::Reload => reload(self, parameters).await,
+            Endpoint::Drain => change_drain(self, parameters, true).await.map(text),
+            Endpoint::Undrain => change_drain(self, parameters, false).await.map(text),
+            Endpoint::Log => log_level(self, parameters).await.map(text),
             Endpoint::Stop => stop(self).await.map(text),
         }
     }
 }
 
 fn other_method(endpoint: Endpoint) -> Response {
-    let words = "use GET to read, and POST for the commands: reload, drain, undrain, log, stop\n";
-    let mut response = response::text(StatusCode::METHOD_NOT_ALLOWED, words);
+    let text = "use GET to read, and POST for the commands: reload, drain, undrain, log, stop\n";
+    let mut response = response::text(StatusCode::METHOD_NOT_ALLOWED, text);
     let allowed = if endpoint.is_command() {
         "POST"
     } else {
@@ -184,23 +184,29 @@ fn number<T: FromStr>(parameter: Parameter) -> Result<Option<T>, RequestError> {
     parameter.read("a whole number", |text| text.parse().ok())
 }
 
-async fn sessions(context: &EndpointContext, asked: Parameters) -> Result<Response, RequestError> {
-    let [handler, client, limit] = only(["handler", "client", "limit"], asked)?;
+async fn sessions(
+    context: &EndpointContext,
+    parameters: Parameters,
+) -> Result<Response, RequestError> {
+    let [handler, client, limit] = only(["handler", "client", "limit"], parameters)?;
     let query = SessionQuery {
         handler: handler.text(),
         client: client.text(),
         limit: number(limit)?,
     };
     json(
-        &ask(&context.requests, RESPONSE_MAX, |responder| {
+        &request(&context.requests, RESPONSE_MAX, |responder| {
             Request::Sessions(query, responder)
         })
         .await??,
     )
 }
 
-async fn explain(context: &EndpointContext, asked: Parameters) -> Result<String, RequestError> {
-    let [to, from, interface, payload] = only(["to", "from", "interface", "payload"], asked)?;
+async fn explain(
+    context: &EndpointContext,
+    parameters: Parameters,
+) -> Result<String, RequestError> {
+    let [to, from, interface, payload] = only(["to", "from", "interface", "payload"], parameters)?;
     let example = "an address and a port, such as 192.0.2.1:53 or [2001:db8::1]:53";
     let imagined = Imagined {
         to: to.required_as(example, |text| text.parse().ok())?,
@@ -208,7 +214,7 @@ async fn explain(context: &EndpointContext, asked: Parameters) -> Result<String,
         interface: interface.text(),
         payload: payload.text().unwrap_or_default().into_bytes(),
     };
-    Ok(ask(&context.requests, RESPONSE_MAX, |responder| {
+    Ok(request(&context.requests, RESPONSE_MAX, |responder| {
         Request::Explain(imagined, responder)
     })
     .await??)
@@ -246,9 +252,10 @@ async fn watch_events(context: &EndpointContext) -> Response {
 
 async fn tap_datagrams(
     context: &EndpointContext,
-    asked: Parameters,
+    parameters: Parameters,
 ) -> Result<Response, RequestError> {
-    let [to, from, handler, limit, snap] = only(["to", "from", "handler", "limit", "snap"], asked)?;
+    let [to, from, handler, limit, snap] =
+        only(["to", "from", "handler", "limit", "snap"], parameters)?;
     let limit = number(limit)?;
     let snap = number(snap)?;
     let query = TapQuery {
@@ -259,15 +266,18 @@ async fn tap_datagrams(
         snap,
     };
     Ok(tap::respond(
-        ask(&context.requests, RESPONSE_MAX, |responder| {
+        request(&context.requests, RESPONSE_MAX, |responder| {
             Request::Tap(query, responder)
         })
         .await??,
     ))
 }
 
-async fn reload(context: &EndpointContext, asked: Parameters) -> Result<Response, RequestError> {
-    let [dry_run] = only(["dry_run"], asked)?;
+async fn reload(
+    context: &EndpointContext,
+    parameters: Parameters,
+) -> Result<Response, RequestError> {
+    let [dry_run] = only(["dry_run"], parameters)?;
     let yes_or_no = |text: &str| match text {
         // A name without a value means yes.
         "1" | "true" | "" => Some(true),
@@ -277,7 +287,7 @@ async fn reload(context: &EndpointContext, asked: Parameters) -> Result<Response
     let is_dry_run = dry_run
         .read("1, 0, true or false", yes_or_no)?
         .unwrap_or(false);
-    let report = ask(&context.requests, RELOAD_MAX, |responder| Request::Reload {
+    let report = request(&context.requests, RELOAD_MAX, |responder| Request::Reload {
         is_dry_run,
         responder,
     })
@@ -294,12 +304,12 @@ async fn reload(context: &EndpointContext, asked: Parameters) -> Result<Response
 
 async fn change_drain(
     context: &EndpointContext,
-    asked: Parameters,
+    parameters: Parameters,
     drain: bool,
 ) -> Result<String, RequestError> {
-    let [upstream] = only(["upstream"], asked)?;
+    let [upstream] = only(["upstream"], parameters)?;
     let upstream = upstream.required("HANDLER/ADDRESS, or the address alone")?;
-    let done = ask(&context.requests, RESPONSE_MAX, |responder| {
+    let done = request(&context.requests, RESPONSE_MAX, |responder| {
         Request::Drain {
             upstream,
             drain,
@@ -310,11 +320,14 @@ async fn change_drain(
     Ok(done + "\n")
 }
 
-async fn log_level(context: &EndpointContext, asked: Parameters) -> Result<String, RequestError> {
-    let [level] = only(["level"], asked)?;
+async fn log_level(
+    context: &EndpointContext,
+    parameters: Parameters,
+) -> Result<String, RequestError> {
+    let [level] = only(["level"], parameters)?;
     let level =
         log_level::parse(&level.required(log_level::LEVELS)?).map_err(RequestError::Parameter)?;
-    Ok(ask(&context.requests, RESPONSE_MAX, |responder| {
+    Ok(request(&context.requests, RESPONSE_MAX, |responder| {
         Request::Log(level, responder)
     })
     .await?
@@ -322,5 +335,5 @@ async fn log_level(context: &EndpointContext, asked: Parameters) -> Result<Strin
 }
 
 async fn stop(context: &EndpointContext) -> Result<String, RequestError> {
-    Ok(ask(&context.requests, RESPONSE_MAX, Request::Stop).await? + "\n")
+    Ok(request(&context.requests, RESPONSE_MAX, Request::Stop).await? + "\n")
 }

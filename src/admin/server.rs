@@ -38,9 +38,9 @@ const HEAD_MAX: Duration = Duration::from_secs(5);
 /// Pause after a connection could not be accepted, usually because the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Longest connection in the place of the reserve descriptor, since others wait for it.
+/// Longest time for a connection that uses the reserve descriptor, since other clients wait for it.
 const BRIEF_MAX: Duration = Duration::from_secs(5);
-/// Any other connection may stay open.
+/// The time for any other connection, which is not limited.
 const LONG_MAX: Duration = Duration::MAX;
 
 /// A listener that accepts clients.
@@ -58,7 +58,7 @@ enum AdminListener {
     Http(TcpListener),
 }
 
-/// One connection, at either listener. It is one type, so that hyper's state machine is compiled only once.
+/// A connection at either listener. Both kinds are one type, so that hyper's state machine is compiled only once.
 enum AdminStream {
     Control(UnixStream),
     Http(TcpStream),
@@ -112,7 +112,7 @@ pub(super) async fn serve(open_listeners: Vec<OpenListener>, stopped: watch::Rec
         .collect();
     let tasks: Vec<_> = open_listeners
         .into_iter()
-        .map(|open| tokio::spawn(open.keep(stopped.clone())))
+        .map(|open| tokio::spawn(open.accept_clients(stopped.clone())))
         .collect();
     for task in tasks {
         // A task that panicked has ended, too.
@@ -133,7 +133,7 @@ async fn wait(mut stopped: watch::Receiver<bool>) {
 }
 
 impl OpenListener {
-    async fn keep(self, stopped: watch::Receiver<bool>) {
+    async fn accept_clients(self, stopped: watch::Receiver<bool>) {
         let end = wait(stopped.clone());
         tokio::pin!(end);
         loop {
@@ -142,11 +142,11 @@ impl OpenListener {
                 () = &mut end => return,
             };
             if let Ok(stream) = accepted {
-                self.let_in(stream, LONG_MAX, &stopped);
+                self.serve_client(stream, LONG_MAX, &stopped);
             } else {
                 self.admin_stats.failed_accepts.more();
                 match self.accept_with_reserve_fd().await {
-                    Some(stream) => self.let_in(stream, BRIEF_MAX, &stopped),
+                    Some(stream) => self.serve_client(stream, BRIEF_MAX, &stopped),
                     None => sleep(ACCEPT_PAUSE).await,
                 }
             }
@@ -154,7 +154,7 @@ impl OpenListener {
         }
     }
 
-    /// A client in the place of the reserve descriptor.
+    /// Accepts a client with the reserve descriptor, if that is available.
     async fn accept_with_reserve_fd(&self) -> Option<AdminStream> {
         if !self.reserve_fd.lend() {
             return None;
@@ -166,7 +166,7 @@ impl OpenListener {
             .ok()
     }
 
-    fn let_in(
+    fn serve_client(
         &self,
         stream: AdminStream,
         connection_max: Duration,
@@ -175,7 +175,7 @@ impl OpenListener {
         self.admin_stats.accepted.more();
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             self.admin_stats.refused_connections.more();
-            stream.turn_away();
+            stream.refuse();
             return;
         };
         let context = self.context.clone();
@@ -186,8 +186,7 @@ impl OpenListener {
         tokio::spawn(async move {
             let _place = place;
             let _connection = CountedConnection::begin(&admin_stats);
-            let counts = Arc::clone(&admin_stats);
-            let conversation = async move {
+            let connection = async move {
                 let listener_kind = match &stream {
                     AdminStream::Control(_) => ListenerKind::Control,
                     AdminStream::Http(stream) => {
@@ -200,10 +199,10 @@ impl OpenListener {
                         }
                     }
                 };
-                converse(stream, listener_kind, context, counts, stopped).await;
+                serve_connection(stream, listener_kind, context, stopped).await;
             };
-            // Only the client notices that its connection was cut short.
-            let _ = timeout(connection_max, conversation).await;
+            // If the time has passed, the connection is closed. This is not an error of the daemon.
+            let _ = timeout(connection_max, connection).await;
             reserve_fd.keep();
         });
     }
@@ -242,14 +241,14 @@ impl AdminListener {
 
 impl AdminStream {
     /// Sends the reason of the refusal, as far as that is possible without waiting.
-    fn turn_away(self) {
-        let words =
+    fn refuse(self) {
+        let response =
             b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 60\r\n\r\n\
                       the maximum number of clients is connected; try again later\n";
         // A client that does not read gets no response.
         let _ = match &self {
-            AdminStream::Control(stream) => stream.try_write(words),
-            AdminStream::Http(stream) => stream.try_write(words),
+            AdminStream::Control(stream) => stream.try_write(response),
+            AdminStream::Http(stream) => stream.try_write(response),
         };
     }
 }
@@ -294,14 +293,14 @@ impl AsyncWrite for AdminStream {
     }
 }
 
-/// Serves one connection to its end.
-async fn converse(
+/// Serves one connection until it ends.
+async fn serve_connection(
     stream: AdminStream,
     listener_kind: ListenerKind,
     context: EndpointContext,
-    admin_stats: Arc<AdminStats>,
     stopped: watch::Receiver<bool>,
 ) {
+    let admin_stats = Arc::clone(&context.requests.admin_stats);
     let counts = Arc::clone(&admin_stats);
     let service = service_fn(move |request: Request<Incoming>| {
         let checked = access::check(&listener_kind, &request, &counts);
@@ -311,7 +310,7 @@ async fn converse(
                 Ok(()) => context.respond(&request).await,
                 Err(refused) => *refused,
             };
-            access::dress(&mut response);
+            access::add_headers(&mut response);
             Ok::<_, std::convert::Infallible>(response)
         }
     });

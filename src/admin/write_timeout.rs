@@ -10,14 +10,14 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// Longest time in which a write makes no progress.
-const STANDSTILL_MAX: Duration = Duration::from_secs(10);
+/// Longest time for which a write may make no progress.
+const STALL_MAX: Duration = Duration::from_secs(10);
 
 /// A stream with a time limit for writes.
 pub struct WriteTimeout<S> {
     stream: S,
     /// The timer that runs while a write waits.
-    standstill: Option<Pin<Box<Sleep>>>,
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> WriteTimeout<S> {
@@ -25,24 +25,22 @@ impl<S> WriteTimeout<S> {
     pub fn new(stream: S) -> WriteTimeout<S> {
         WriteTimeout {
             stream,
-            standstill: None,
+            timer: None,
         }
     }
 
     /// Returns the result of a write, or an error if it has waited for too long.
-    fn judge<T>(
+    fn check<T>(
         &mut self,
         written: Poll<io::Result<T>>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.standstill = None;
+            self.timer = None;
             return written;
         }
-        let standstill = self
-            .standstill
-            .get_or_insert_with(|| Box::pin(sleep(STANDSTILL_MAX)));
-        ready!(standstill.as_mut().poll(cx));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(STALL_MAX)));
+        ready!(timer.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -64,12 +62,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.judge(written, cx)
+        self.check(written, cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.judge(flushed, cx)
+        self.check(flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

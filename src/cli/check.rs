@@ -13,9 +13,9 @@ use crate::plan::{Plan, worker_count};
 
 /// Check a configuration file
 ///
-/// Prints every problem, with its line and a hint, and exits with 78; or prints one line and exits with 0. The
-/// interfaces of this host are part of the check. `run` refuses the same files with the same messages. The [[test]]
-/// tables of the file are run, too: a test that fails is a problem here, while `run` starts nevertheless.
+/// Prints every problem with its line and a hint, and exits with 78. If there is no problem, prints one line and exits with
+/// 0. The check includes the interfaces of this host. `run` refuses the same files with the same messages. The [[test]]
+/// tables of the file are also run. A test that fails is a problem here, but does not keep `run` from starting.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The configuration file
@@ -28,12 +28,12 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
         Err(error) => return output::refuse(&error),
     };
     if !config.warnings.is_empty() {
-        output::complain(&config.warnings.render(output::colours()));
+        output::print_error(&config.warnings.render(output::colours()));
     }
     let host = match Host::this() {
         Ok(host) => host,
         Err(error) => {
-            output::complain(&format!(
+            output::print_error(&format!(
                 "error: cannot list the interfaces of this host: {error}"
             ));
             return Exit::Failure;
@@ -44,7 +44,7 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
         Err(problems) => return refuse(&problems),
     };
     for note in &plan.notes {
-        output::complain(&format!("note: {note}"));
+        output::print_error(&format!("note: {note}"));
     }
     let failed = file_tests::run(&config, &plan, &host);
     if failed.is_empty() {
@@ -55,7 +55,7 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
 }
 
 fn refuse(problems: &Problems) -> Exit {
-    output::complain(&problems.render(output::colours()));
+    output::print_error(&problems.render(output::colours()));
     Exit::Configuration
 }
 
@@ -95,10 +95,10 @@ mod tests {
 
     /// A valid file produces one line that counts what it holds.
     #[test]
-    fn a_right_file_is_one_line() {
+    fn a_valid_file_is_one_line() {
         let kind = Kind {
             name: "echo",
-            summary: "answers",
+            summary: "sends each datagram back",
             settings: &[],
             example: "",
             read: |_| Some(Box::new(Nothing)),
@@ -106,7 +106,7 @@ mod tests {
         let text = "route = [\n{ destination = \"127.0.0.1:1\", handler = \"echo\" },\n\
             { destination = \"127.0.0.1:2\", handler = \"echo\" }]";
         let file = Path::new("\x1bu.toml");
-        let config = Config::parse(file, text, &[kind]).expect("a right file");
+        let config = Config::parse(file, text, &[kind]).expect("a valid file");
         assert_eq!(
             verdict(file, &config),
             "\\u{1b}u.toml: ok, 2 routes, 1 handler\n"

@@ -1,5 +1,5 @@
-//! `udispatch completions SHELL`: prints a script with which a shell completes the command line, from its definition.
-//! For packages.
+//! `udispatch completions SHELL`: prints a script with which a shell completes the command line. It is made from the
+//! definition of the command line, for packages.
 
 use clap::Args;
 use clap_complete::Shell;
@@ -13,7 +13,7 @@ pub(super) struct Arguments {
     shell: Shell,
 }
 
-/// `line` is the definition of the command line.
+/// Prints the script. `line` is the definition of the command line.
 pub(super) fn main(arguments: Arguments, mut line: clap::Command) -> Exit {
     let name = line.get_name().to_owned();
     let mut script = Vec::new();

@@ -1,4 +1,5 @@
-//! `udispatch drain UPSTREAM` and `udispatch undrain UPSTREAM`: whether the running daemon gives an upstream new sessions.
+//! `udispatch drain UPSTREAM` and `udispatch undrain UPSTREAM`: set whether the running daemon gives
+//! an upstream new sessions.
 
 use clap::Args;
 
@@ -8,7 +9,7 @@ use super::remote::{Remote, target};
 /// Give an upstream no new traffic
 ///
 /// Its sessions continue to their end, or move to another upstream at their next datagram if they can. The upstream
-/// stays drained until `undrain`, across reloads, too.
+/// stays drained until `undrain`, also across reloads and takeovers.
 #[derive(Debug, Args)]
 pub(super) struct DrainArguments {
     #[command(flatten)]
@@ -31,16 +32,16 @@ struct DrainTarget {
 }
 
 pub(super) fn drain(arguments: &DrainArguments) -> Exit {
-    arguments.upstream.order("/drain")
+    arguments.upstream.send("/drain")
 }
 
 pub(super) fn undrain(arguments: &UndrainArguments) -> Exit {
-    arguments.upstream.order("/undrain")
+    arguments.upstream.send("/undrain")
 }
 
 impl DrainTarget {
-    fn order(&self, path: &str) -> Exit {
+    fn send(&self, path: &str) -> Exit {
         self.remote
-            .order(&target(path, &[("upstream", Some(&self.upstream))]))
+            .send_command(&target(path, &[("upstream", Some(&self.upstream))]))
     }
 }

@@ -20,15 +20,16 @@ const TARGET_BYTES_MAX: usize = 7_000;
 /// Explain which route a datagram takes, and why
 ///
 /// Shows which socket the kernel chooses, which route matches and why others do not, what each handler does, which
-/// upstream this sender gets, and which address a reply leaves from. Nothing is bound, received or sent: the answer
-/// comes from the file and this host, by the code that the daemon runs. With --live it comes from the running daemon. It
-/// then includes the health of the upstreams, the session of the sender, and the datagrams that the route has received.
+/// upstream this sender gets, and which address a reply leaves from. Nothing is bound, received or sent: the
+/// explanation is derived from the file and this host, by the code that the daemon runs. With --live, the running daemon
+/// explains. The explanation then includes the health of the upstreams, the sessions of the sender, and the datagrams that
+/// the route has received.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The configuration file
     #[arg(required_unless_present = "live", conflicts_with = "live")]
     file: Option<PathBuf>,
-    /// Ask the running daemon instead of a file
+    /// Send the question to the running daemon instead of reading a file
     #[arg(long)]
     live: bool,
     #[command(flatten)]
@@ -50,7 +51,7 @@ pub(super) struct Arguments {
 
 pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
     let Some(file) = &arguments.file else {
-        return ask(&arguments);
+        return explain_live(&arguments);
     };
     let config = match Config::load(file, kinds) {
         Ok(config) => config,
@@ -63,7 +64,7 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
     let plan = match Plan::new(&config, &host, worker_count(&config)) {
         Ok(plan) => plan,
         Err(problems) => {
-            output::complain(&problems.render(output::colours()));
+            output::print_error(&problems.render(output::colours()));
             return Exit::Configuration;
         }
     };
@@ -83,7 +84,7 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
     let question = match Question::new(imagined, &host) {
         Ok(question) => question,
         Err(message) => {
-            output::complain(&format!("error: {message}"));
+            output::print_error(&format!("error: {message}"));
             return Exit::Usage;
         }
     };
@@ -94,7 +95,7 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
 }
 
 /// Sends the query to the running daemon and prints the response.
-fn ask(arguments: &Arguments) -> Exit {
+fn explain_live(arguments: &Arguments) -> Exit {
     let Arguments {
         to,
         from,
@@ -113,7 +114,7 @@ fn ask(arguments: &Arguments) -> Exit {
     ];
     let target = target("/explain", &parameters);
     if target.len() > TARGET_BYTES_MAX {
-        output::complain(
+        output::print_error(
             "error: --payload is too long to be sent to the daemon; a shorter one takes the same route",
         );
         return Exit::Usage;
@@ -138,6 +139,6 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 fn fail(message: &str) -> Exit {
-    output::complain(&format!("error: {message}"));
+    output::print_error(&format!("error: {message}"));
     Exit::Failure
 }

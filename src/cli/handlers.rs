@@ -18,7 +18,7 @@ const GAP: usize = 2;
 /// List the kinds of handlers, with their settings and examples
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Describe this kind alone
+    /// Describe only this kind
     name: Option<String>,
     /// Print a Markdown table: the kinds, or the settings of NAME
     #[arg(long)]
@@ -26,7 +26,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
-    let wanted: Vec<&Kind> = match &arguments.name {
+    let chosen: Vec<&Kind> = match &arguments.name {
         None => kinds.iter().collect(),
         Some(name) => match kinds.iter().find(|kind| kind.name == name) {
             Some(kind) => vec![kind],
@@ -34,15 +34,15 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
         },
     };
     let text = match (arguments.markdown, &arguments.name) {
-        (true, None) => markdown(&wanted),
-        (true, Some(_)) => wanted
+        (true, None) => markdown(&chosen),
+        (true, Some(_)) => chosen
             .iter()
             .map(|kind| markdown_of_settings(kind))
             .collect(),
-        (false, Some(_)) => wanted.iter().map(|kind| page(kind)).collect(),
+        (false, Some(_)) => chosen.iter().map(|kind| page(kind)).collect(),
         (false, None) => {
-            let pages = wanted.iter().map(|kind| format!("\n\n{}", page(kind)));
-            overview(&wanted) + &pages.collect::<String>()
+            let pages = chosen.iter().map(|kind| format!("\n\n{}", page(kind)));
+            overview(&chosen) + &pages.collect::<String>()
         }
     };
     output::print(&text)
@@ -50,11 +50,11 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
 
 fn unknown(name: &str, kinds: &[Kind]) -> Exit {
     let names = || kinds.iter().map(|kind| kind.name);
-    output::complain(&format!("error: there is no kind {}", quoted(name)));
+    output::print_error(&format!("error: there is no kind {}", quoted(name)));
     if let Some(meant) = did_you_mean(name, names()) {
-        output::complain(&format!("  {meant}"));
+        output::print_error(&format!("  {meant}"));
     }
-    output::complain(&format!("  the kinds are {}", listed(names(), "and")));
+    output::print_error(&format!("  the kinds are {}", listed(names(), "and")));
     Exit::Usage
 }
 

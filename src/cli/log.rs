@@ -21,5 +21,5 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
     let level = arguments.level.as_str().to_lowercase();
     arguments
         .remote
-        .order(&target("/log", &[("level", Some(&level))]))
+        .send_command(&target("/log", &[("level", Some(&level))]))
 }

@@ -1,4 +1,4 @@
-//! `udispatch man --dir DIR`: writes the manual pages, from the definition of the command line. For packages.
+//! `udispatch man --dir DIR`: writes the manual pages. They are made from the definition of the command line, for packages.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use super::{Exit, output};
 
 /// Write the manual pages
 ///
-/// One page for the program and one for each command, such as udispatch-run(1), in the form that man(1) reads.
+/// Writes one page for the program and one for each command, such as udispatch-run(1), in the form that man(1) reads.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The directory to write to
@@ -16,12 +16,12 @@ pub(super) struct Arguments {
     dir: PathBuf,
 }
 
-/// `line` is the definition of the command line.
+/// Writes the pages. `line` is the definition of the command line.
 pub(super) fn main(arguments: Arguments, line: clap::Command) -> Exit {
     match clap_mangen::generate_to(line, &arguments.dir) {
         Ok(()) => Exit::Ok,
         Err(error) => {
-            output::complain(&format!(
+            output::print_error(&format!(
                 "error: cannot write manual pages to {}: {error}",
                 arguments.dir.display()
             ));

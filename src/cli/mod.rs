@@ -9,7 +9,7 @@
 //! }
 //! ```
 //!
-//! This room decides nothing about datagrams; commands call the rooms below and print the results.
+//! Nothing is decided about datagrams here. The commands call the rooms below and print the results.
 
 mod check;
 mod completions;
@@ -64,7 +64,7 @@ Exit codes:
 
 /// One UDP port, many addresses, a handler for each.
 ///
-/// udispatch listens on the destinations that a configuration file names, tells datagrams apart by
+/// udispatch listens on the destinations that a configuration file names, distinguishes datagrams by
 /// the address they were sent to, and gives each to the handler of its route.
 #[derive(Debug, Parser)]
 #[command(name = "udispatch", version, after_help = EXAMPLES)]

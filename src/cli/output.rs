@@ -15,7 +15,7 @@ pub(super) fn print(text: &str) -> Exit {
         Ok(()) => Exit::Ok,
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Exit::Ok,
         Err(error) => {
-            complain(&format!("error: cannot write to standard output: {error}"));
+            print_error(&format!("error: cannot write to standard output: {error}"));
             Exit::Failure
         }
     }
@@ -25,10 +25,10 @@ pub(super) fn print(text: &str) -> Exit {
 pub(super) fn is_unread() -> bool {
     let out = io::stdout();
     // The kernel reports POLLERR and POLLHUP even if they are not requested (poll(2)).
-    let mut look = [PollFd::new(&out, PollFlags::empty())];
-    let is_told = poll(&mut look, Some(&Timespec::default())).is_ok_and(|told| told > 0);
-    is_told
-        && look[0]
+    let mut watched = [PollFd::new(&out, PollFlags::empty())];
+    let has_event = poll(&mut watched, Some(&Timespec::default())).is_ok_and(|ready| ready > 0);
+    has_event
+        && watched[0]
             .revents()
             .intersects(PollFlags::ERR | PollFlags::HUP)
 }
@@ -50,28 +50,28 @@ pub(super) fn json_text(json: &str) -> String {
     text
 }
 
-/// Writes a message to standard error.
-pub(super) fn complain(text: &str) {
+/// Writes a message of any kind to standard error.
+pub(super) fn print_error(text: &str) {
     // If standard error is closed, only the exit code can report the failure.
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Reports why there is no configuration, and returns the exit code for it.
 pub(super) fn refuse(error: &LoadError) -> Exit {
-    complain(&error.render(colours()));
+    print_error(&error.render(colours()));
     Exit::Configuration
 }
 
 /// Returns whether to use colours on standard error: it is a terminal, and the user has not disabled colours.
 pub(super) fn colours() -> bool {
-    io::stderr().is_terminal() && !colours_are_unwanted()
+    io::stderr().is_terminal() && !colours_are_disabled()
 }
 
 /// Returns whether to use colours on standard output: it is a terminal, and the user has not disabled colours.
 pub(super) fn stdout_colours() -> bool {
-    io::stdout().is_terminal() && !colours_are_unwanted()
+    io::stdout().is_terminal() && !colours_are_disabled()
 }
 
-fn colours_are_unwanted() -> bool {
+fn colours_are_disabled() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }

@@ -151,7 +151,7 @@ impl<W: Write> Capture<W> {
         self.put(&((time_ns & 0xffff_ffff) as u32).to_ne_bytes());
     }
 
-    /// Pads to a multiple of four bytes, at which everything begins.
+    /// Pads to a multiple of four bytes, at which every field begins.
     fn pad(&mut self) {
         self.block.resize(self.block.len().next_multiple_of(4), 0);
     }

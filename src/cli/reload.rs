@@ -2,14 +2,14 @@
 
 use clap::Args;
 
-use super::remote::{RELOAD_TIMEOUT, Remote, target, understand};
+use super::remote::{RELOAD_TIMEOUT, Remote, parse, target};
 use super::{Exit, output};
 use crate::config::diagnostics::printable;
 use crate::supervisor::reload_report::ReloadReport;
 
 /// Make the running daemon read its file again
 ///
-/// An invalid file changes nothing: its problems are printed as by `check`, and the exit code is 78.
+/// An invalid file changes nothing. Its problems are printed in the form of `check`, and the exit code is 78.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -28,13 +28,13 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
         Ok(response) => response,
         Err(exit) => return exit,
     };
-    match understand(&response) {
-        Ok(report) => tell(&report, arguments.dry_run),
+    match parse(&response) {
+        Ok(report) => show(&report, arguments.dry_run),
         Err(exit) => exit,
     }
 }
 
-fn tell(report: &ReloadReport, is_dry_run: bool) -> Exit {
+fn show(report: &ReloadReport, is_dry_run: bool) -> Exit {
     let ReloadReport {
         is_applied,
         changes,
@@ -42,8 +42,8 @@ fn tell(report: &ReloadReport, is_dry_run: bool) -> Exit {
         is_wrong_file,
     } = report;
     if let Some(problems) = problems {
-        output::complain(&printable(problems.trim_end()));
-        output::complain("nothing was changed: the daemon keeps its configuration");
+        output::print_error(&printable(problems.trim_end()));
+        output::print_error("nothing was changed: the daemon keeps its configuration");
         return if *is_wrong_file {
             Exit::Configuration
         } else {

@@ -32,10 +32,10 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// Sends a GET request; a refusal is printed.
+    /// Sends a GET request. A refusal is printed.
     pub(super) fn get(&self, target: &str) -> Result<HttpResponse, Exit> {
         let client = self.client(TIMEOUT)?;
-        judge(&client, client.get(target))
+        check(&client, client.get(target))
     }
 
     /// Sends a GET request, and prints the response: as JSON, or as the text that `render` makes of it. A refusal is
@@ -53,13 +53,13 @@ impl Remote {
         if json {
             return print_json(&response);
         }
-        match understand(&response) {
+        match parse(&response) {
             Ok(value) => output::print(&render(&value)),
             Err(exit) => exit,
         }
     }
 
-    /// Sends a GET request with a response that does not end; a refusal is printed.
+    /// Sends a GET request whose response does not end. A refusal is printed.
     pub(super) fn stream(&self, target: &str) -> Result<ResponseStream, Exit> {
         let client = self.client(TIMEOUT)?;
         let response = match client.stream(target) {
@@ -67,17 +67,17 @@ impl Remote {
             Ok(Err(refusal)) => Ok(refusal),
             Err(error) => Err(error),
         };
-        Err(judge(&client, response).err().unwrap_or(Exit::Failure))
+        Err(check(&client, response).err().unwrap_or(Exit::Failure))
     }
 
     /// Sends a POST request, and waits at most `timeout` for the response.
     pub(super) fn post(&self, target: &str, timeout: Duration) -> Result<HttpResponse, Exit> {
         let client = self.client(timeout)?;
-        judge(&client, client.post(target))
+        check(&client, client.post(target))
     }
 
     /// Sends a POST request whose response is a sentence, and prints that.
-    pub(super) fn order(&self, target: &str) -> Exit {
+    pub(super) fn send_command(&self, target: &str) -> Exit {
         match self.post(target, TIMEOUT) {
             Ok(response) => output::print(&printable(&response.text())),
             Err(exit) => exit,
@@ -98,19 +98,21 @@ impl Remote {
         for path in places {
             match UnixStream::connect(&path) {
                 Ok(_) => return Ok(Client::new(path, timeout)),
-                // A daemon that refuses access exists. Do not try the next place, which would be that of another
+                // A daemon exists here, but refuses access. Do not try the next path, which would be that of another
                 // daemon.
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                     return Ok(Client::new(path, timeout));
                 }
-                Err(error) => tried.push(format!("  {}: {}", shown(&path), reason(&path, &error))),
+                Err(error) => {
+                    tried.push(format!("  {}: {}", path_text(&path), reason(&path, &error)));
+                }
             }
         }
-        output::complain(&format!(
+        output::print_error(&format!(
             "error: no daemon responds at any of the default paths\n{}",
             tried.join("\n")
         ));
-        output::complain(
+        output::print_error(
             "  `udispatch run FILE` starts one. If its control socket has another path, use `--control PATH` or \
              $UDISPATCH_CONTROL",
         );
@@ -118,13 +120,13 @@ impl Remote {
     }
 }
 
-/// Returns whether the path is something else than a socket. The kernel refuses a connection to it with the same error
-/// as one to an abandoned socket.
+/// Returns whether the file at the path is not a socket. The kernel refuses a connection to such a file with the same error
+/// as a connection to an abandoned socket.
 fn is_other(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|file| !file.file_type().is_socket())
 }
 
-fn shown(path: &Path) -> String {
+fn path_text(path: &Path) -> String {
     one_line(&path.to_string_lossy())
 }
 
@@ -137,9 +139,9 @@ fn reason(path: &Path, error: &io::Error) -> &'static str {
     }
 }
 
-/// Returns why there is no response, and what to do about it.
-pub(super) fn why_not(client: &Client, error: &io::Error) -> String {
-    let path = shown(client.path());
+/// Returns a sentence that says why there is no response, and what to do about it.
+pub(super) fn explain_failure(client: &Client, error: &io::Error) -> String {
+    let path = path_text(client.path());
     match error.kind() {
         ErrorKind::NotFound => format!(
             "there is no control socket {path}. Check that the daemon runs, and that this is its `control` path; \
@@ -156,7 +158,7 @@ pub(super) fn why_not(client: &Client, error: &io::Error) -> String {
             )
         }
         ErrorKind::PermissionDenied => format!(
-            "you may not use the control socket {path}: only its owner and its group may. Run this command with sudo or as \
+            "no permission to use the control socket {path}: only its owner and its group may. Run this command with sudo or as \
              the daemon's user, or join the group"
         ),
         ErrorKind::TimedOut => {
@@ -170,12 +172,12 @@ pub(super) fn why_not(client: &Client, error: &io::Error) -> String {
 
 /// Returns the response if the daemon did what was requested. Otherwise prints the text of the refusal, or the cause of
 /// the failure.
-pub(super) fn judge(
+pub(super) fn check(
     client: &Client,
     response: io::Result<HttpResponse>,
 ) -> Result<HttpResponse, Exit> {
     let response = response.map_err(|error| {
-        output::complain(&format!("error: {}", why_not(client, &error)));
+        output::print_error(&format!("error: {}", explain_failure(client, &error)));
         Exit::Failure
     })?;
     if response.is_success() {
@@ -185,25 +187,23 @@ pub(super) fn judge(
     if response.status == 422 {
         return Ok(response);
     }
-    let words = printable(response.text().trim_end());
-    let words = if words.is_empty() {
+    let text = printable(response.text().trim_end());
+    let text = if text.is_empty() {
         format!("the daemon responded with status {}", response.status)
     } else {
-        words
+        text
     };
-    output::complain(&format!("error: {words}"));
+    output::print_error(&format!("error: {text}"));
     Err(match response.status {
         400 | 404 => Exit::Usage,
         _ => Exit::Failure,
     })
 }
 
-/// Parses a response. A daemon of another version may send something that this version does not understand.
-pub(super) fn understand<T: serde::de::DeserializeOwned>(
-    response: &HttpResponse,
-) -> Result<T, Exit> {
+/// Parses a response. The response of a daemon of another version may have another form.
+pub(super) fn parse<T: serde::de::DeserializeOwned>(response: &HttpResponse) -> Result<T, Exit> {
     serde_json::from_slice(&response.body).map_err(|error| {
-        output::complain(&format!(
+        output::print_error(&format!(
             "error: cannot parse the response of the daemon ({error}); it may be of another version. `--json` prints it unchanged"
         ));
         Exit::Failure

@@ -28,13 +28,13 @@ const FINAL_MESSAGE_MAX: Duration = Duration::from_millis(500);
 
 /// Serve until SIGTERM or Ctrl-C
 ///
-/// Refuses an invalid file with the messages of `check`, and exits with 78. The log is written to standard error. It
-/// has a line with `ready` once every listener is bound, and the ledger at the end and on SIGUSR1.
+/// Refuses an invalid file with the messages of `check`, and exits with 78. The log is written to standard error. It has
+/// a line with `ready` once every listener is bound. The ledger is written there at the end, and on SIGUSR1.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The configuration file
     file: PathBuf,
-    /// Receive with this number of threads, instead of the number in the file
+    /// Use this number of worker threads, instead of the number in the file
     #[arg(long, value_name = "N", value_parser = worker_count)]
     workers: Option<NonZeroUsize>,
     /// Take over the sockets and sessions of the daemon that serves the control socket. That daemon ends, and no
@@ -83,7 +83,7 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
     };
     let (final_message, exit) = match started.and_then(|started| serve(started, Arc::new(load))) {
         Ok(()) => return Exit::Ok,
-        Err(End::Failure(DaemonError::Configuration(problems))) => {
+        Err(RunError::Failure(DaemonError::Configuration(problems))) => {
             (problems.render(output::colours()), Exit::Configuration)
         }
         Err(failure) => (format!("error: {failure}"), Exit::Failure),
@@ -104,7 +104,7 @@ fn worker_count(text: &str) -> Result<NonZeroUsize, String> {
 
 /// The reasons for which the daemon ends with a failure.
 #[derive(Debug, thiserror::Error)]
-enum End {
+enum RunError {
     /// Another daemon serves the control socket.
     #[error(transparent)]
     Taken(#[from] Taken),
@@ -117,65 +117,69 @@ enum End {
 struct StartedDaemon {
     supervisor: Supervisor,
     bound: BoundListeners,
-    /// The socket on which the next process requests a takeover, if this process has taken it over.
-    gate: Option<OwnedFd>,
+    /// The socket on which the next process requests a takeover. `None` if no process has passed it to this one.
+    takeover_socket: Option<OwnedFd>,
 }
 
-fn start(config: Config) -> Result<StartedDaemon, End> {
+fn start(config: Config) -> Result<StartedDaemon, RunError> {
     // Bind these first, so that a second daemon finds the first before it binds anything else.
     let bound = AdminListeners::bind(&config.daemon)?;
     Ok(StartedDaemon {
         supervisor: Supervisor::start(config)?,
         bound,
-        gate: None,
+        takeover_socket: None,
     })
 }
 
-fn take_over(config: Config, kinds: &[Kind]) -> Result<StartedDaemon, End> {
+fn take_over(config: Config, kinds: &[Kind]) -> Result<StartedDaemon, RunError> {
     let control = control_path(&config.daemon.control, &Places::this()).map_err(|error| {
         DaemonError::Takeover(format!(
-            "{error}; the running daemon is found by its control socket"
+            "{error}. A takeover needs the path of the control socket to find the running daemon"
         ))
     })?;
     let mut client =
         TakeoverClient::connect(&takeover::path_beside(&control)).map_err(DaemonError::from)?;
     let mut inherited = None;
     let mut http = None;
-    let mut gate = None;
+    let mut takeover_socket = None;
     for (listener, fd) in client.admin_listeners() {
         match listener {
             PassedListener::Control => inherited = Some((fd, control.clone())),
             PassedListener::Http => http = Some(fd),
-            PassedListener::Takeover => gate = Some(fd),
+            PassedListener::Takeover => takeover_socket = Some(fd),
         }
     }
-    let mut bound = AdminListeners::go_on(&config.daemon, inherited, http)?;
+    let mut bound = AdminListeners::inherit(&config.daemon, inherited, http)?;
     let http = config.daemon.http;
     let supervisor = Supervisor::take_over(config, kinds, client)?;
     bound.try_http_again(http);
     Ok(StartedDaemon {
         supervisor,
         bound,
-        gate,
+        takeover_socket,
     })
 }
 
-fn serve(started: StartedDaemon, loader: Arc<Loader>) -> Result<(), End> {
+fn serve(started: StartedDaemon, loader: Arc<Loader>) -> Result<(), RunError> {
     let StartedDaemon {
         supervisor,
         bound,
-        gate,
+        takeover_socket,
     } = started;
     let mut supervisor = supervisor.reload_with(loader);
     match Successor::of_this() {
         Ok(successor) => supervisor = supervisor.succeeded_by(successor),
-        Err(error) => log::warn!("SIGUSR2 will not work: {error}"),
+        Err(error) => log::warn!("SIGUSR2 cannot start a process that takes over: {error}"),
     }
     let control = bound.listeners.control_path().map(Path::to_owned);
     let admin = start_admin(bound, &supervisor.requests());
     if let (Some(admin), Some(control)) = (&admin, control) {
         let offered = passed_listeners(admin).and_then(|passed_listeners| {
-            supervisor.offer_takeover(takeover::path_beside(&control), gate, passed_listeners)
+            supervisor.offer_takeover(
+                takeover::path_beside(&control),
+                takeover_socket,
+                passed_listeners,
+            )
         });
         if let Err(error) = offered {
             let condition = format!("no other process can take over: {error}");
@@ -187,7 +191,7 @@ fn serve(started: StartedDaemon, loader: Arc<Loader>) -> Result<(), End> {
         }
     }
     log::info!("ready: {}", supervisor.summary());
-    supervisor.tell_ready();
+    supervisor.report_ready();
     let served = supervisor.serve();
     if let Some(admin) = admin {
         if matches!(served, Ok(Served::TakenOver)) {
@@ -260,7 +264,7 @@ fn start_log(level: log::LevelFilter) {
         writeln!(line, "{}", log_writer::line(record.level(), record.args()))
     });
     builder.target(env_logger::Target::Pipe(log_writer::target()));
-    // This fails if a program that embeds the daemon has installed its own logger, whose level is left alone.
+    // This fails if a program that embeds the daemon has installed its own logger. The level of that logger is not changed.
     if builder.try_init().is_ok() && !is_overridden {
         log::set_max_level(level);
     }

@@ -14,7 +14,7 @@ use crate::observe::snapshot::{Account, Alarm, Snapshot, errnos};
 
 /// Show the state of the running daemon
 ///
-/// Prints its state, the active alarms with what to do about each, and what became of all datagrams so far.
+/// Prints its state, the active alarms with what to do about each, and the counts of all datagrams so far.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -92,15 +92,7 @@ fn ledger(text: &mut String, snapshot: &Snapshot) {
     );
     line(text, "handled", &sum(|account| account.handled).to_string());
     line(text, "dropped", &sum(|account| account.dropped).to_string());
-    for (reason, datagrams) in &snapshot.drops {
-        let known = DropReason::ALL.iter().find(|known| known.label() == reason);
-        let meaning = known.map_or("", |known| known.meaning());
-        line(
-            text,
-            "",
-            &format!("{datagrams} {}: {meaning}", one_line(reason)),
-        );
-    }
+    drops(text, snapshot);
     line(
         text,
         "in flight",
@@ -142,6 +134,18 @@ fn ledger(text: &mut String, snapshot: &Snapshot) {
         "BROKEN, a defect of udispatch; please report it with `udispatch status --json`"
     };
     line(text, "balance", balance);
+}
+
+fn drops(text: &mut String, snapshot: &Snapshot) {
+    for (reason, datagrams) in &snapshot.drops {
+        let known = DropReason::ALL.iter().find(|known| known.label() == reason);
+        let meaning = known.map_or("", |known| known.meaning());
+        line(
+            text,
+            "",
+            &format!("{datagrams} {}: {meaning}", one_line(reason)),
+        );
+    }
 }
 
 fn parts(text: &mut String, snapshot: &Snapshot) {

@@ -1,4 +1,4 @@
-//! `udispatch stop`: lets the running daemon handle what its sockets hold, and exit.
+//! `udispatch stop`: makes the running daemon handle the datagrams in its socket buffers, and exit.
 
 use clap::Args;
 
@@ -13,5 +13,5 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments) -> Exit {
-    arguments.remote.order("/stop")
+    arguments.remote.send_command("/stop")
 }

@@ -83,7 +83,7 @@ mod tests {
     /// Columns are aligned, numbers at their right end, and escape sequences of a terminal are shown instead of
     /// interpreted.
     #[test]
-    fn columns_stand_below_each_other() {
+    fn columns_are_aligned() {
         let mut table = Table::new(&[
             ("name", Align::Left),
             ("count", Align::Right),

@@ -17,14 +17,12 @@ use super::remote::{Remote, target};
 use super::{Exit, output};
 use crate::admin::client::{NextChunk, ResponseStream};
 use crate::handlers::escape;
-use crate::observe::tap::{TapCount, TapLine, TappedDatagram};
+use crate::observe::tap::{SNAP_MAX, TapCount, TapLine, TappedDatagram};
 
 /// Number of payload bytes that a text line shows.
 const SHOWN_BYTES: usize = 256;
-/// Number of payload bytes that a file gets: the largest payload.
-const KEPT_BYTES: usize = 65_535;
-/// Time between two checks for a request to stop, while no datagram comes.
-const LOOK: Duration = Duration::from_millis(200);
+/// Time between two checks for a request to stop, while no datagram arrives.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// Largest line in bytes that is accepted from the daemon: the largest payload with every byte escaped, and its names.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
@@ -32,8 +30,8 @@ const LINE_BYTES_MAX: usize = 1 << 20;
 ///
 /// Prints one line for each datagram that arrives: time, source, destination, what its handlers did with it, and its
 /// payload. Replies of upstreams with sessions are shown, too. A datagram that is dropped before it has a route is shown
-/// with the reason. The data path never waits: under heavy traffic some datagrams are counted instead of shown, and their
-/// number is printed. Press Ctrl-C to stop. Payloads are available on the control socket alone.
+/// with the reason. The data path never waits for this command. Under heavy traffic some datagrams are only
+/// counted, and their number is printed. Press Ctrl-C to stop. Payloads are available only on the control socket.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -62,14 +60,14 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments) -> Exit {
-    let is_asked_to_end = Arc::new(AtomicBool::new(false));
+    let is_stop_requested = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // If the handler cannot be installed, the signal ends the process at once, which still leaves whole lines or
         // blocks.
-        let _ = signal_hook::flag::register(signal, Arc::clone(&is_asked_to_end));
+        let _ = signal_hook::flag::register(signal, Arc::clone(&is_stop_requested));
     }
     let snap = if arguments.json || arguments.pcap.is_some() {
-        KEPT_BYTES
+        SNAP_MAX
     } else {
         SHOWN_BYTES
     };
@@ -92,11 +90,11 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
     };
     let mut last = TapCount::default();
     let ended =
-        follow(stream, &mut show, &is_asked_to_end, &mut last).and_then(|()| show.end(&last));
+        follow(stream, &mut show, &is_stop_requested, &mut last).and_then(|()| show.end(&last));
     if last.missed > 0 {
         // If the tap was ended by this command, the last counts are a moment old.
         last.matched = last.matched.max(last.shown + last.missed);
-        output::complain(&format!(
+        output::print_error(&format!(
             "{} were missed, since the data path does not wait for this command",
             sampled(&last)
         ));
@@ -105,7 +103,7 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
         Ok(()) => Exit::Ok,
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Exit::Ok,
         Err(error) => {
-            output::complain(&format!("error: {error}"));
+            output::print_error(&format!("error: {error}"));
             Exit::Failure
         }
     }
@@ -123,13 +121,13 @@ fn sampled(count: &TapCount) -> String {
 fn follow(
     mut stream: ResponseStream,
     show: &mut Show,
-    is_asked_to_end: &AtomicBool,
+    is_stop_requested: &AtomicBool,
     last: &mut TapCount,
 ) -> io::Result<()> {
     let mut rest: Vec<u8> = Vec::new();
     let mut has_begun = false;
-    while !is_asked_to_end.load(Ordering::Relaxed) {
-        match stream.next(LOOK)? {
+    while !is_stop_requested.load(Ordering::Relaxed) {
+        match stream.next(CHECK_INTERVAL)? {
             // While nothing is written, no write can detect that the reader has closed the pipe.
             NextChunk::Nothing if show.is_unread() => return Err(ErrorKind::BrokenPipe.into()),
             NextChunk::Nothing => continue,
@@ -148,9 +146,9 @@ fn follow(
                 }
                 TapLine::Count(count) => {
                     if !std::mem::replace(&mut has_begun, true) {
-                        output::complain("tapping; press Ctrl-C to stop");
+                        output::print_error("tapping; press Ctrl-C to stop");
                     } else if count.missed > last.missed && count.end.is_none() {
-                        output::complain(&format!("{} missed so far", sampled(&count)));
+                        output::print_error(&format!("{} missed so far", sampled(&count)));
                     }
                     show.count(line)?;
                     *last = count;
@@ -165,16 +163,15 @@ fn follow(
             ));
         }
     }
-    let why = last.end.as_deref().map(|_| ());
-    match why.or(is_asked_to_end.load(Ordering::Relaxed).then_some(())) {
-        Some(()) => Ok(()),
-        None => Err(io::Error::other(
-            "the daemon closed the connection: it has ended, or this command read too slowly",
-        )),
+    if last.end.is_some() || is_stop_requested.load(Ordering::Relaxed) {
+        return Ok(());
     }
+    Err(io::Error::other(
+        "the daemon closed the connection: it has ended, or this command read too slowly",
+    ))
 }
 
-/// Where datagrams are shown.
+/// The output for datagrams, by its format.
 enum Show {
     Text {
         out: BufWriter<io::Stdout>,
@@ -210,7 +207,7 @@ impl Show {
             Ok(Show::Pcap { capture, is_file })
         };
         begin().map_err(|error| {
-            output::complain(&format!("error: cannot write {}: {error}", path.display()));
+            output::print_error(&format!("error: cannot write {}: {error}", path.display()));
             Exit::Failure
         })
     }
@@ -226,7 +223,7 @@ impl Show {
                 leaves: datagram.is_reply(),
                 len: datagram.length,
                 payload: &payload(datagram)?,
-                comment: &story(datagram),
+                comment: &summary(datagram),
             }),
         }
     }
@@ -272,7 +269,7 @@ fn payload(datagram: &TappedDatagram) -> io::Result<Vec<u8>> {
 }
 
 /// Returns what the daemon did with the datagram: `route dns, forward handled`.
-fn story(datagram: &TappedDatagram) -> String {
+fn summary(datagram: &TappedDatagram) -> String {
     let mut parts = Vec::new();
     if datagram.is_reply() {
         parts.push(format!(
@@ -287,7 +284,7 @@ fn story(datagram: &TappedDatagram) -> String {
         datagram
             .handlers
             .iter()
-            .map(|said| format!("{} {}", said.handler, said.verdict)),
+            .map(|row| format!("{} {}", row.handler, row.verdict)),
     );
     if datagram.handlers.is_empty() {
         parts.push(datagram.verdict.clone());
@@ -310,7 +307,7 @@ fn text(datagram: &TappedDatagram, colours: bool) -> io::Result<Vec<u8>> {
         (true, false) => Some(b"\x1b[31m"),
     };
     line.extend_from_slice(colour.map_or(&[], |colour| &colour[..]));
-    escape::text(&mut line, story(datagram).as_bytes())?;
+    escape::text(&mut line, summary(datagram).as_bytes())?;
     line.extend_from_slice(colour.map_or(&[], |_| b"\x1b[0m"));
     write!(line, ") {} B: ", datagram.length)?;
     let payload = payload(datagram)?;

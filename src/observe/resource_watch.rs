@@ -11,9 +11,9 @@ use crate::observe::conditions::Conditions;
 
 /// Time between two checks.
 const STEP: Duration = Duration::from_secs(1);
-/// A shortage of descriptors ends when every check succeeded for this long. Otherwise sessions that come and go would
-/// begin and end it each second.
-const CALM: Duration = Duration::from_secs(5);
+/// A shortage of descriptors ends when every check has succeeded for this time. Otherwise it would begin and end each second
+/// while sessions open and close.
+const QUIET_PERIOD: Duration = Duration::from_secs(5);
 
 /// The names of the conditions.
 const FILES: &str = "files";
@@ -24,7 +24,8 @@ pub struct ResourceWatch {
     next: Instant,
     /// When opening a file last failed; `None` while there is no shortage.
     files: Option<Instant>,
-    is_mute: bool,
+    /// Whether the last check found that the log cannot be written.
+    is_log_failing: bool,
 }
 
 impl ResourceWatch {
@@ -33,7 +34,7 @@ impl ResourceWatch {
         ResourceWatch {
             next: Instant::now(),
             files: None,
-            is_mute: false,
+            is_log_failing: false,
         }
     }
 
@@ -43,16 +44,16 @@ impl ResourceWatch {
     }
 
     /// Performs the check if it is due.
-    pub fn look(&mut self, now: Instant, conditions: &Conditions) {
+    pub fn check(&mut self, now: Instant, conditions: &Conditions) {
         if now < self.next {
             return;
         }
         self.next = now + STEP;
-        self.look_at_files(now, conditions);
-        self.look_at_log(conditions);
+        self.check_files(now, conditions);
+        self.check_log(conditions);
     }
 
-    fn look_at_files(&mut self, now: Instant, conditions: &Conditions) {
+    fn check_files(&mut self, now: Instant, conditions: &Conditions) {
         // Test with a socket, since sessions need sockets. It is closed at once.
         match (UnixDatagram::unbound(), self.files) {
             (Err(error), since) if errno::lacks_file(&error) => {
@@ -63,7 +64,7 @@ impl ResourceWatch {
                 }
                 conditions.begin(FILES, condition);
             }
-            (_, Some(last)) if now.saturating_duration_since(last) >= CALM => {
+            (_, Some(last)) if now.saturating_duration_since(last) >= QUIET_PERIOD => {
                 self.files = None;
                 log::info!("files can be opened again");
                 conditions.end(FILES);
@@ -72,9 +73,9 @@ impl ResourceWatch {
         }
     }
 
-    fn look_at_log(&mut self, conditions: &Conditions) {
+    fn check_log(&mut self, conditions: &Conditions) {
         let condition = log_writer::last_error();
-        match (&condition, self.is_mute) {
+        match (&condition, self.is_log_failing) {
             (Some(condition), _) => conditions.begin(LOG, condition.clone()),
             (None, true) => {
                 log::info!("the log can be written again");
@@ -82,7 +83,7 @@ impl ResourceWatch {
             }
             (None, false) => {}
         }
-        self.is_mute = condition.is_some();
+        self.is_log_failing = condition.is_some();
     }
 }
 

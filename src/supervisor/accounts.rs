@@ -24,8 +24,8 @@ pub(crate) struct Accounts {
     epoch: Instant,
 }
 
-/// What a snapshot shows besides the accounts.
-pub(crate) struct Surroundings<'a> {
+/// The values that a snapshot shows besides the accounts.
+pub(crate) struct SnapshotContext<'a> {
     /// The accounts of the control socket, and the current conditions.
     pub(crate) requests: &'a Requests,
     /// The upstreams that were drained by command, by handler and text.
@@ -47,7 +47,7 @@ impl Accounts {
         }
     }
 
-    /// Continues to count from this generation, which another process has served.
+    /// Continues from this generation, which another process has served.
     pub(crate) fn inherit(&mut self, generation: u64) {
         self.life.generation = generation + 1;
         self.memory = Memory::inherited();
@@ -70,14 +70,18 @@ impl Accounts {
 
     /// Returns the accounts of all workers, each as of the end of one of its turns, and logs new alarms. A worker that
     /// is not responsive is shown with its last accounts.
-    pub(crate) fn snapshot(&mut self, running: &mut Running, around: Surroundings<'_>) -> Snapshot {
-        let queue = running.ledgers();
-        self.parts.resize_with(queue.len(), Part::default);
-        for (part, ledger) in self.parts.iter_mut().zip(queue) {
+    pub(crate) fn snapshot(
+        &mut self,
+        running: &mut Running,
+        context: SnapshotContext<'_>,
+    ) -> Snapshot {
+        let ledgers = running.ledgers();
+        self.parts.resize_with(ledgers.len(), Part::default);
+        for (part, ledger) in self.parts.iter_mut().zip(ledgers) {
             part.responsive = ledger.is_some();
             part.ledger = ledger.unwrap_or_else(|| std::mem::take(&mut part.ledger));
         }
-        let snapshot = self.picture(running, around, false);
+        let snapshot = self.make_snapshot(running, context, false);
         self.journal
             .write(&snapshot.alarms, Instant::now(), unix_seconds());
         snapshot
@@ -88,27 +92,27 @@ impl Accounts {
         &mut self,
         running: &mut Running,
         stopped: &Stopped,
-        around: Surroundings<'_>,
+        context: SnapshotContext<'_>,
     ) -> Snapshot {
         let ledgers = stopped.ledgers().map(|ledger| Part {
             ledger,
             responsive: false,
         });
         self.parts = ledgers.collect();
-        self.picture(running, around, true)
+        self.make_snapshot(running, context, true)
     }
 
-    fn picture(
+    fn make_snapshot(
         &mut self,
         running: &mut Running,
-        around: Surroundings<'_>,
+        context: SnapshotContext<'_>,
         is_stopping: bool,
     ) -> Snapshot {
-        let Surroundings {
+        let SnapshotContext {
             requests,
             drained,
             found,
-        } = around;
+        } = context;
         // Include the counts of workers that have ended.
         let parts = running.with_history(&self.parts);
         let facts = Facts {

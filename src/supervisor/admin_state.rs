@@ -10,7 +10,7 @@ use crate::handover::running::{Running, Stopped};
 use crate::observe::snapshot::{Alarm, Snapshot};
 use crate::observe::tap::TapReaders;
 use crate::plan::Plan;
-use crate::supervisor::accounts::{Accounts, Surroundings};
+use crate::supervisor::accounts::{Accounts, SnapshotContext};
 use crate::supervisor::drain::Drained;
 use crate::supervisor::requests::{Request, RequestQueue, Requests};
 
@@ -67,12 +67,12 @@ impl AdminState {
     /// Returns the accounts of all workers, as [`Accounts::snapshot`] does. `found` are alarms that the host watch
     /// found.
     pub(crate) fn snapshot(&mut self, running: &mut Running, found: Vec<Alarm>) -> Snapshot {
-        let around = Surroundings {
+        let context = SnapshotContext {
             requests: &self.requests,
             drained: self.drained.names(),
             found,
         };
-        self.accounts.snapshot(running, around)
+        self.accounts.snapshot(running, context)
     }
 
     /// Returns the final accounts, when the workers have returned their ledgers.
@@ -82,11 +82,11 @@ impl AdminState {
         stopped: &Stopped,
         found: Vec<Alarm>,
     ) -> Snapshot {
-        let around = Surroundings {
+        let context = SnapshotContext {
             requests: &self.requests,
             drained: self.drained.names(),
             found,
         };
-        self.accounts.last_snapshot(running, stopped, around)
+        self.accounts.last_snapshot(running, stopped, context)
     }
 }

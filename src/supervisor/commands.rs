@@ -19,7 +19,7 @@ pub(crate) struct CommandParts<'a> {
     pub(crate) running: &'a mut Running,
     /// The state that the supervisor keeps to respond to requests.
     pub(crate) admin_state: &'a mut AdminState,
-    /// Accepts requests for a reload.
+    /// Queues requests for a reload.
     pub(crate) reloader: &'a mut Reloader,
     /// Returns the alarms that the host watch found.
     pub(crate) found: &'a dyn Fn() -> Vec<Alarm>,

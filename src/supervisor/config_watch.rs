@@ -54,7 +54,7 @@ impl ConfigWatch {
             self.is_new = true;
             return false;
         }
-        // A missing file is no change. A file that takes its place is a new one.
+        // A missing file does not count as a change. A file that appears in its place does.
         let is_at_rest = mark.is_some() && std::mem::take(&mut self.is_new);
         // A file that cannot be read counts as changed; the reload is refused and reports why.
         is_at_rest && fs::read_to_string(running.path()).ok().as_deref() != Some(running.text())
@@ -87,7 +87,7 @@ mod tests {
         std::os::unix::fs::symlink(&file, &link).expect("linked");
         let mut now = Instant::now();
         let mut watch = ConfigWatch::new(now);
-        let mut look = |running: &str, expected: [bool; 3]| {
+        let mut check = |running: &str, expected: [bool; 3]| {
             for expected in expected {
                 now += STEP;
                 assert_eq!(
@@ -96,19 +96,19 @@ mod tests {
                 );
             }
         };
-        look("one", [false; 3]);
+        check("one", [false; 3]);
         fs::write(&file, "two, longer").expect("written");
-        look("one", [false, true, false]);
+        check("one", [false, true, false]);
         fs::write(&other, "three, longer").expect("written");
         fs::rename(&other, &file).expect("renamed");
-        look("two, longer", [false, true, false]);
+        check("two, longer", [false, true, false]);
         fs::remove_file(&file).expect("removed");
-        look("three, longer", [false; 3]);
+        check("three, longer", [false; 3]);
         fs::write(&file, "four").expect("written");
-        look("three, longer", [false, true, false]);
+        check("three, longer", [false, true, false]);
         // The file is written as it runs, as after a reload that was requested meanwhile.
         fs::write(&file, "five").expect("written");
-        look("five", [false; 3]);
+        check("five", [false; 3]);
     }
 
     /// A change while the daemon started is reported, too.
@@ -116,11 +116,11 @@ mod tests {
     fn changed_at_the_start() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("a");
-        fs::write(&file, "what was written since").expect("written");
+        fs::write(&file, "the text that was written since").expect("written");
         let now = Instant::now();
         let (mut watch, running) = (
             ConfigWatch::new(now),
-            SourceFile::new(&file, "what was read"),
+            SourceFile::new(&file, "the text that was read"),
         );
         assert!(!watch.is_changed(&running, now + STEP));
         assert!(watch.is_changed(&running, now + 2 * STEP));

@@ -78,7 +78,7 @@ pub fn control_path(setting: &ControlSocket, places: &Places) -> Result<PathBuf,
     }
 }
 
-/// Returns the paths at which commands look for a daemon by default, the most likely one first.
+/// Returns the paths at which commands search for a daemon by default, the most likely one first.
 pub fn default_places(places: &Places) -> Vec<PathBuf> {
     let directories = [places.runtime(), Some(places.system.clone()), places.user()];
     directories
@@ -119,19 +119,19 @@ fn usable(directory: &Path, mode: u32) -> Result<PathBuf, String> {
     }
     if !directory.is_dir() {
         let made = DirBuilder::new().mode(mode).create(directory);
-        made.map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
+        made.map_err(|error| format!("cannot create {}: {error}", directory.display()))?;
     }
     match is_writable(directory) {
         Ok(()) => Ok(path),
         Err(error) => Err(format!(
-            "cannot make files in {}: {error}",
+            "cannot create files in {}: {error}",
             directory.display()
         )),
     }
 }
 
-/// Returns whether this process can create files, by creating a file without a name. Unlike access(2), this also asks
-/// the file system.
+/// Checks whether this process can create files, by creating a file without a name. Unlike access(2), this also
+/// includes the checks of the file system.
 fn is_writable(directory: &Path) -> std::io::Result<()> {
     let made = OpenOptions::new()
         .write(true)
@@ -162,7 +162,7 @@ mod tests {
 
     /// A path in the file is used as it is, and needs no directory.
     #[test]
-    fn the_file_decides() {
+    fn a_path_in_the_file_is_used() {
         let nowhere = Places {
             system: "/proc/no/such/place".into(),
             ..Places::default()
@@ -196,7 +196,7 @@ mod tests {
 
         places.user = Some(base.as_os_str().to_owned());
         assert_eq!(of(&places), Ok(base.join("udispatch/control.sock")));
-        assert!(base.join("udispatch").is_dir(), "it was made");
+        assert!(base.join("udispatch").is_dir(), "it was created");
 
         fs::create_dir(base.join("run")).expect("made");
         assert_eq!(of(&places), Ok(base.join("run/udispatch/control.sock")));
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(
             default_places(&places),
             all,
-            "commands look at all of them, in the same order"
+            "commands try all of them, in the same order"
         );
     }
 
@@ -236,7 +236,10 @@ mod tests {
             ..places
         };
         assert_eq!(control_path(&ControlSocket::Default, &places), Ok(expected));
-        assert!(!long.exists(), "what cannot be used is not made");
+        assert!(
+            !long.exists(),
+            "a directory that cannot be used is not created"
+        );
         let places = Places {
             runtime: Some(long.into()),
             ..places

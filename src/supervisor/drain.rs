@@ -21,7 +21,7 @@ impl Drained {
         Drained(names.into_iter().collect())
     }
 
-    /// Returns the names: handler and text.
+    /// Returns the drained upstreams, each as the name of its handler and its text.
     pub(crate) fn names(&self) -> &BTreeSet<(String, String)> {
         &self.0
     }
@@ -44,7 +44,7 @@ impl Drained {
         } else {
             self.0.remove(&name)
         };
-        tell(&ids, drain, running);
+        notify_workers(&ids, drain, running);
         let done = match (drain, is_new) {
             (true, true) => "gets no new sessions; its existing sessions continue until they end",
             (true, false) => "is already drained",
@@ -59,12 +59,12 @@ impl Drained {
     /// Sends the drained upstreams to the workers again, since new workers do not know them.
     pub(crate) fn apply_again(&self, running: &Running) {
         for (handler, upstream) in &self.0 {
-            tell(&ids_of(handler, upstream, running), true, running);
+            notify_workers(&ids_of(handler, upstream, running), true, running);
         }
     }
 }
 
-fn tell(ids: &[UpstreamId], drain: bool, running: &Running) {
+fn notify_workers(ids: &[UpstreamId], drain: bool, running: &Running) {
     for handle in running.handles() {
         for id in ids {
             // The supervisor detects a worker that has ended.
@@ -74,18 +74,18 @@ fn tell(ids: &[UpstreamId], drain: bool, running: &Running) {
 }
 
 fn ids_of(handler: &str, upstream: &str, running: &Running) -> Vec<UpstreamId> {
-    let is_it = |planned: &PlannedUpstream| {
+    let is_named = |planned: &PlannedUpstream| {
         running.config.handler(planned.handler).name == handler
             && planned.upstream.to_string() == upstream
     };
     let all = running.plan.upstreams.iter();
-    all.filter(|(_, planned)| is_it(planned))
+    all.filter(|(_, planned)| is_named(planned))
         .map(|(id, _)| id)
         .collect()
 }
 
-/// Returns handler, text and number of the upstream that the text names. An address alone never names an upstream of a
-/// handler that a reload has retired, since that name is not in the file.
+/// Returns the handler, the text and the numbers of the upstream that `text` names. An address alone never names an upstream
+/// of a handler that a reload has retired, since that handler is not in the file.
 fn find_upstream(
     text: &str,
     running: &Running,

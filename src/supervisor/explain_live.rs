@@ -1,5 +1,5 @@
-//! What the running daemon would do with a datagram now. It extends the explanation of `plan/explain/` by the health of
-//! the upstreams, and by what the daemon has seen of the route and of the client.
+//! Explains what the running daemon would do with a datagram now. It extends the explanation of `plan/explain/` by the
+//! health of the upstreams, the counts of the route, and the sessions of the client.
 
 use std::thread;
 
@@ -15,10 +15,10 @@ use crate::supervisor::responder::Responder;
 use crate::supervisor::sessions::{Lister, SessionQuery};
 
 /// Largest number of the client's sessions that are shown.
-const SESSIONS_TOLD_MAX: usize = 8;
+const SESSIONS_SHOWN_MAX: usize = 8;
 
-/// Explains a datagram and responds from a separate thread, since finding the client's session may take many turns of
-/// the workers.
+/// Explains a datagram and responds from a separate thread, since the search for the client's sessions may take many
+/// turns of the workers.
 pub(crate) fn explain_live(
     imagined: Imagined,
     running: &Running,
@@ -35,7 +35,7 @@ pub(crate) fn explain_live(
     };
     let query = SessionQuery {
         client: Some(client.to_string()),
-        limit: Some(SESSIONS_TOLD_MAX),
+        limit: Some(SESSIONS_SHOWN_MAX),
         ..SessionQuery::default()
     };
     let lister = match Lister::new(&query, running) {
@@ -46,8 +46,8 @@ pub(crate) fn explain_live(
         let list = lister.list();
         for (place, session) in list.sessions.iter().enumerate() {
             let what = format!(
-                "{} has one with {} by handler {}, asked at {}: {} requests, {} replies, idle for {} ms; what belongs to \
-                 it goes there",
+                "{} has a session with {}, by handler {}, on {}: {} requests, {} replies, idle for {} ms; its datagrams go to that \
+                 upstream",
                 session.client,
                 session.upstreams.join(", "),
                 session.handler,
@@ -59,7 +59,7 @@ pub(crate) fn explain_live(
             line(&mut text, if place == 0 { "session" } else { "" }, &what);
         }
         if list.sessions.is_empty() {
-            line(&mut text, "session", &format!("{client} has none"));
+            line(&mut text, "session", &format!("{client} has no session"));
         }
         responder.send(Ok(text));
     };
@@ -99,7 +99,7 @@ fn explanation(
     if let Some(row) = route.and_then(|route| snapshot.routes.get(route.0 as usize)) {
         let account = &row.account;
         let seen = format!(
-            "route {} has seen {} datagrams so far: {} handled, {} dropped, {} in flight",
+            "route {} has received {} datagrams so far: {} handled, {} dropped, {} in flight",
             row.route, account.received, account.handled, account.dropped, account.in_flight
         );
         line(&mut text, "seen", &seen);
@@ -108,12 +108,12 @@ fn explanation(
         &running.config.routes[route.0 as usize].handlers
     });
     for handler in handlers {
-        tell_health(&mut text, snapshot, &running.config.handler(*handler).name);
+        add_health(&mut text, snapshot, &running.config.handler(*handler).name);
     }
     Ok(text)
 }
 
-/// Returns the events that bring upstreams to their present state.
+/// Returns the events that give the upstreams their present state.
 fn changes(snapshot: &Snapshot) -> Vec<(UpstreamId, UpstreamEvent)> {
     let mut changes = Vec::new();
     for (index, row) in snapshot.upstreams.iter().enumerate() {
@@ -127,7 +127,7 @@ fn changes(snapshot: &Snapshot) -> Vec<(UpstreamId, UpstreamEvent)> {
     changes
 }
 
-fn tell_health(text: &mut String, snapshot: &Snapshot, handler: &str) {
+fn add_health(text: &mut String, snapshot: &Snapshot, handler: &str) {
     for row in snapshot
         .upstreams
         .iter()

@@ -1,4 +1,4 @@
-//! Runs the daemon: starts the workers, waits for signals, shows the ledger, and stops in order.
+//! Runs the daemon: starts the workers, handles signals and requests, and stops in order.
 
 pub mod accounts;
 pub mod admin_state;
@@ -71,15 +71,17 @@ pub struct Supervisor {
     successor: Option<Successor>,
 }
 
-/// What a supervisor has before it serves anything.
+/// The parts of a supervisor that exist before it serves anything.
 struct Startup {
+    /// The moment from which the workers count time.
+    epoch: Instant,
     poll: Poll,
     ended: Arc<Waker>,
     output: Sender<Job>,
 }
 
 impl Startup {
-    fn new() -> Result<Startup, DaemonError> {
+    fn new(epoch: Instant) -> Result<Startup, DaemonError> {
         limits::raise_open_files();
         limits::return_large_memory();
         let poll = Poll::new().map_err(system("cannot set up the control loop"))?;
@@ -88,6 +90,7 @@ impl Startup {
             .map_err(system("cannot set up the control loop"))?;
         let output = line_writer::start().map_err(system("cannot use standard output"))?;
         Ok(Startup {
+            epoch,
             poll,
             ended: Arc::new(ended),
             output,
@@ -101,9 +104,8 @@ impl Startup {
         &self,
         draft: ConfigDraft,
         lent_sockets: LentSockets,
-        epoch: Instant,
     ) -> Result<(Prepared, Signals), DaemonError> {
-        let prepared = draft.prepare(lent_sockets, &self.output, epoch, &self.ended)?;
+        let prepared = draft.prepare(lent_sockets, &self.output, self.epoch, &self.ended)?;
         prepared
             .plan
             .notes
@@ -124,10 +126,10 @@ impl Startup {
         admin_state: AdminState,
         takeover_server: TakeoverServer,
         running: Running,
-        epoch: Instant,
         signals: Signals,
     ) -> Supervisor {
         let Startup {
+            epoch,
             poll,
             ended,
             output,
@@ -166,23 +168,22 @@ impl Supervisor {
     /// Returns a [`DaemonError`] if the configuration does not fit this host, if a socket cannot be bound, or if the
     /// kernel refuses a thread or another resource.
     pub fn start(config: Config) -> Result<Supervisor, DaemonError> {
-        let (startup, epoch) = (Startup::new()?, Instant::now());
+        let startup = Startup::new(Instant::now())?;
         let draft = draft(config, Present::default())?;
         let (lent_sockets, unfit) = socket_activation::take(draft.listeners());
-        unfit.iter().for_each(|why| log::warn!("{why}"));
-        let (prepared, signals) = startup.prepare(draft, lent_sockets, epoch)?;
+        unfit.iter().for_each(|reason| log::warn!("{reason}"));
+        let (prepared, signals) = startup.prepare(draft, lent_sockets)?;
         let admin_state = AdminState::new(
             &prepared.config,
             &prepared.plan,
             Arc::clone(&startup.ended),
-            epoch,
+            startup.epoch,
         );
-        let takeover_server = TakeoverServer::new(Arc::clone(&startup.ended), epoch);
+        let takeover_server = TakeoverServer::new(Arc::clone(&startup.ended), startup.epoch);
         Ok(startup.open(
             admin_state,
             takeover_server,
             Running::start(prepared),
-            epoch,
             signals,
         ))
     }
@@ -199,9 +200,9 @@ impl Supervisor {
         kinds: &[Kind],
         mut client: TakeoverClient,
     ) -> Result<Supervisor, DaemonError> {
-        let (startup, epoch) = (Startup::new()?, client.epoch());
+        let startup = Startup::new(client.epoch())?;
         let (present, lent_sockets) = client.present(kinds);
-        let (prepared, signals) = startup.prepare(draft(config, present)?, lent_sockets, epoch)?;
+        let (prepared, signals) = startup.prepare(draft(config, present)?, lent_sockets)?;
         prepared
             .diff
             .lines()
@@ -211,16 +212,15 @@ impl Supervisor {
             &prepared.config,
             &prepared.plan,
             Arc::clone(&startup.ended),
-            epoch,
+            startup.epoch,
         );
-        let mut takeover_server = TakeoverServer::new(Arc::clone(&startup.ended), epoch);
+        let mut takeover_server = TakeoverServer::new(Arc::clone(&startup.ended), startup.epoch);
         let server = client.server();
         let listeners = client.listeners();
         let taken = client.take_over(prepared, takeover_server.expect_final_counts())?;
         admin_state.inherit(taken.drained, taken.generation);
-        let mut supervisor =
-            startup.open(admin_state, takeover_server, taken.running, epoch, signals);
-        supervisor.periodic.go_on(listeners);
+        let mut supervisor = startup.open(admin_state, takeover_server, taken.running, signals);
+        supervisor.periodic.inherit(listeners);
         let Supervisor {
             admin_state,
             running,
@@ -247,7 +247,7 @@ impl Supervisor {
         self.admin_state.requests.clone()
     }
 
-    /// Lets another process take over from now on, through a socket at `path`. `given` is that socket if a takeover has
+    /// Lets another process take over from now on, through a socket at `path`. `inherited` is that socket if a takeover has
     /// passed it to this process. The other process receives `listeners`, too.
     ///
     /// # Errors
@@ -256,15 +256,15 @@ impl Supervisor {
     pub fn offer_takeover(
         &mut self,
         path: PathBuf,
-        given: Option<OwnedFd>,
+        inherited: Option<OwnedFd>,
         listeners: Vec<(PassedListener, OwnedFd)>,
     ) -> io::Result<()> {
-        self.takeover_server.offer(path, given, listeners)
+        self.takeover_server.offer(path, inherited, listeners)
     }
 
     /// Must be called when everything is bound and runs. It notifies the service manager, and begins to watch the file
     /// and the host.
-    pub fn tell_ready(&mut self) {
+    pub fn report_ready(&mut self) {
         self.periodic.on_ready(&self.running);
     }
 
@@ -288,7 +288,7 @@ impl Supervisor {
         Ok(served)
     }
 
-    /// Serves until the end. Returns the final accounts, and the time by which everything must be over.
+    /// Serves until the end. Returns the final accounts if it was stopped, and the time by which all output must be written.
     fn until_stopped(mut self) -> Result<(Option<Snapshot>, Instant), DaemonError> {
         let mut events = Events::with_capacity(8);
         loop {
@@ -317,7 +317,7 @@ impl Supervisor {
             }
             self.finish_reloads()?;
             if self.serve_takeover()? {
-                return Ok((None, self.leave()));
+                return Ok((None, self.end_after_takeover()));
             }
             self.begin_reload();
             if self.running.has_lost_a_worker() {
@@ -361,7 +361,7 @@ impl Supervisor {
             replacement.announce(&self.running);
             log_error(self.periodic.service.reloading());
             let applied = replacement.take_place(&mut self.running, &mut self.admin_state)?;
-            self.tell_ready();
+            self.report_ready();
             applied.report(&self.running);
         }
         Ok(())
@@ -381,7 +381,7 @@ impl Supervisor {
             running: &mut self.running,
             generation: self.admin_state.accounts.life.generation,
             drained: self.admin_state.drained.names(),
-            is_reloading: self.reloader.is_at_work(),
+            is_reloading: self.reloader.is_busy(),
             service: &self.periodic.service,
         })
     }
@@ -425,8 +425,8 @@ impl Supervisor {
         }
     }
 
-    /// Ends this process's part after a takeover; only what its sinks still hold remains to be written.
-    fn leave(mut self) -> Instant {
+    /// Ends this process after a takeover. Only the lines that its sinks still hold remain to be written.
+    fn end_after_takeover(mut self) -> Instant {
         let begun = Instant::now();
         self.admin_state.close();
         self.takeover_server.close(true);
@@ -434,7 +434,7 @@ impl Supervisor {
         begun + ERROR_BY
     }
 
-    /// Sets how SIGUSR2 starts the process that takes over. Without it, SIGUSR2 only logs an error.
+    /// Sets the program that SIGUSR2 starts to take over. Without it, SIGUSR2 only logs an error.
     pub fn succeeded_by(mut self, successor: Successor) -> Supervisor {
         self.successor = Some(successor);
         self

@@ -1,5 +1,5 @@
 //! The periodic tasks of the supervisor. It checks whether the file has changed, takes snapshots so that alarms are
-//! logged although no client asks, and checks for missing resources. It also notifies the service manager that the
+//! logged although no client requests one, and checks for missing resources. It also notifies the service manager that the
 //! process is alive, and lets it store the listeners' sockets.
 
 use std::io;
@@ -19,11 +19,11 @@ use crate::plan::identity::ListenerKey;
 use crate::supervisor::config_watch::ConfigWatch;
 
 /// Time between two checks for alarms if a route expects traffic.
-const EXPECTING: Duration = Duration::from_secs(1);
+const EXPECTING_INTERVAL: Duration = Duration::from_secs(1);
 /// Time between two checks for alarms if no route expects traffic.
-const UNEXPECTING: Duration = Duration::from_secs(3);
-/// Longest time between two checks. Up to this limit, a check takes at most a hundredth of the time.
-const LOOK_MAX: Duration = Duration::from_secs(10);
+const QUIET_INTERVAL: Duration = Duration::from_secs(3);
+/// Longest time between two checks. Below this limit, checks take at most a hundredth of the time.
+const INTERVAL_MAX: Duration = Duration::from_secs(10);
 
 /// What the supervisor has to do after `Periodic::run`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub struct Periodic {
     watchdog: Option<(Duration, Instant)>,
     host_watch: HostWatch,
     /// When the next check for alarms is due.
-    look: Instant,
+    next_snapshot: Instant,
 }
 
 impl Periodic {
@@ -56,7 +56,7 @@ impl Periodic {
             ServiceManager::default()
         });
         let watchdog = watchdog_interval().map(|interval| (interval / 2, Instant::now()));
-        let (host_watch, look) = (HostWatch::start(), Instant::now() + EXPECTING);
+        let (host_watch, next_snapshot) = (HostWatch::start(), Instant::now() + EXPECTING_INTERVAL);
         let (store, resource_watch) = (Store::new(service.clone()), ResourceWatch::new());
         Periodic {
             store,
@@ -65,12 +65,12 @@ impl Periodic {
             resource_watch,
             watchdog,
             host_watch,
-            look,
+            next_snapshot,
         }
     }
 
-    /// Continues with the sockets that another process stored: for each listener, their number.
-    pub fn go_on(&mut self, kept: impl Iterator<Item = (ListenerKey, usize)>) {
+    /// Continues with the sockets that another process has stored. `kept` has the number of sockets of each listener.
+    pub fn inherit(&mut self, kept: impl Iterator<Item = (ListenerKey, usize)>) {
         self.store.inherit(kept);
     }
 
@@ -80,14 +80,14 @@ impl Periodic {
         let others = watch
             .into_iter()
             .chain(self.watchdog.map(|(_, next)| next))
-            .chain([self.look]);
+            .chain([self.next_snapshot]);
         let first = others.fold(self.resource_watch.next(), Instant::min);
         first.saturating_duration_since(Instant::now())
     }
 
-    /// Returns whether the sockets outlive this process. If the unit allows no stored sockets
-    /// (`FileDescriptorStoreMax=0`), the service manager does not report that. Datagrams that arrive in the last moment
-    /// are then lost with the sockets.
+    /// Returns whether the sockets outlive this process. The service manager does not report whether the unit allows no
+    /// stored sockets (`FileDescriptorStoreMax=0`). In that case, datagrams that arrive in the last moment are lost with
+    /// the sockets.
     pub fn has_successor(&self) -> bool {
         self.service.is_there()
     }
@@ -104,16 +104,16 @@ impl Periodic {
             .watch
             .as_mut()
             .is_some_and(|watch| watch.is_changed(source, now));
-        self.resource_watch.look(now, conditions);
+        self.resource_watch.check(now, conditions);
         self.feed_watchdog(now, running);
         Due {
             reload,
-            snapshot: self.look <= now,
+            snapshot: self.next_snapshot <= now,
         }
     }
 
-    /// Notifies the service manager that the process is alive, unless a worker is not responsive, which is what the
-    /// watchdog is for.
+    /// Notifies the service manager that the process is alive. It is not notified while a worker is unresponsive, so that
+    /// it restarts the process.
     fn feed_watchdog(&mut self, now: Instant, running: &Running) {
         let Some((interval, next)) = &mut self.watchdog else {
             return;
@@ -137,8 +137,12 @@ impl Periodic {
             .routes
             .iter()
             .any(|route| !route.expectations.is_empty());
-        let step = if is_expecting { EXPECTING } else { UNEXPECTING };
-        self.look = Instant::now() + (100 * begun.elapsed()).clamp(step, LOOK_MAX);
+        let step = if is_expecting {
+            EXPECTING_INTERVAL
+        } else {
+            QUIET_INTERVAL
+        };
+        self.next_snapshot = Instant::now() + (100 * begun.elapsed()).clamp(step, INTERVAL_MAX);
     }
 
     /// Must be called when everything is bound and runs: at the start, and after each change of the configuration.

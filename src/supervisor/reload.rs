@@ -82,7 +82,7 @@ pub struct Reloader {
     epoch: Instant,
     /// The requests that the preparation in progress is for.
     under_way: Vec<ReloadRequest>,
-    /// Later requests, which need the file as it is now.
+    /// Later requests, for which the file must be read again.
     waiting: Vec<ReloadRequest>,
 }
 
@@ -103,15 +103,15 @@ impl Reloader {
         }
     }
 
-    /// Returns whether a preparation is in progress.
-    pub fn is_at_work(&self) -> bool {
+    /// Returns whether a reload is in progress or waits.
+    pub fn is_busy(&self) -> bool {
         !self.under_way.is_empty() || !self.waiting.is_empty()
     }
 
     /// Requests a reload, which begins when the preparation in progress ends. Requests that wait together share one
     /// reload.
     pub fn request(&mut self, request: ReloadRequest) {
-        // Signals may arrive at any rate; one waiting request stands for all of them.
+        // Signals may arrive at any rate. One waiting request without a recipient is enough for all of them.
         if !request.is_silent() || !self.waiting.iter().any(ReloadRequest::is_silent) {
             self.waiting.push(request);
         }
@@ -129,7 +129,7 @@ impl Reloader {
                 Err(failure) => refuse(&failure, requests, running, admin_state),
                 Ok(PreparedReload::Draft(draft)) => {
                     let changes = changes(running, &draft.diff, &draft.config.daemon);
-                    tell(requests, &ReloadReport::of(false, changes));
+                    report_to_all(requests, &ReloadReport::of(false, changes));
                 }
                 Ok(PreparedReload::Whole(prepared)) => {
                     return ReloadStep::Replace(Box::new(Replacement::new(
@@ -141,7 +141,7 @@ impl Reloader {
         ReloadStep::Nothing
     }
 
-    /// Returns the result of the preparation and its requests, once.
+    /// Takes the result of the preparation and its requests, if it is ready.
     fn outcome(&mut self) -> Option<(PrepareResult, Vec<ReloadRequest>)> {
         let outcome = self.outcomes.try_recv().ok()?;
         Some((outcome, std::mem::take(&mut self.under_way)))
@@ -199,7 +199,7 @@ fn refuse(
         log::error!("reload refused; the running configuration stays in use: {why}");
     }
     let is_wrong_file = matches!(failure, DaemonError::Configuration(_));
-    tell(
+    report_to_all(
         requests,
         &ReloadReport {
             problems: Some(why),
@@ -213,17 +213,17 @@ fn refuse(
 pub(crate) struct Replacement {
     prepared: Prepared,
     changes: Vec<String>,
-    /// The requests that get the report.
+    /// The requests whose recipients get the report.
     requests: Vec<ReloadRequest>,
 }
 
 impl Replacement {
-    /// Reports to dry runs, and keeps the other requests.
+    /// Sends the report to the dry runs, and keeps the other requests.
     fn new(prepared: Prepared, requests: Vec<ReloadRequest>, running: &Running) -> Replacement {
         let changes = changes(running, &prepared.diff, &prepared.config.daemon);
         let (dry, requests): (Vec<ReloadRequest>, Vec<ReloadRequest>) =
             requests.into_iter().partition(|request| request.is_dry_run);
-        tell(dry, &ReloadReport::of(false, changes.clone()));
+        report_to_all(dry, &ReloadReport::of(false, changes.clone()));
         Replacement {
             prepared,
             changes,
@@ -290,7 +290,7 @@ impl Applied {
             running.summary(),
             self.pause.as_secs_f64() * 1e3
         );
-        tell(self.requests, &ReloadReport::of(true, self.changes));
+        report_to_all(self.requests, &ReloadReport::of(true, self.changes));
     }
 }
 
@@ -327,7 +327,7 @@ fn level_of(change: &str) -> Level {
     }
 }
 
-fn tell(requests: Vec<ReloadRequest>, report: &ReloadReport) {
+fn report_to_all(requests: Vec<ReloadRequest>, report: &ReloadReport) {
     requests
         .into_iter()
         .filter_map(|request| request.responder)

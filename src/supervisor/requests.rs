@@ -107,13 +107,13 @@ impl Requests {
         }
     }
 
-    /// Queues a request.
+    /// Queues a request for the supervisor.
     ///
     /// # Errors
     ///
     /// Returns [`QueueError::Busy`] if the queue is full, which is also counted. Returns [`QueueError::Stopping`] if
     /// the supervisor accepts no more requests or cannot be woken.
-    pub fn ask(&self, request: Request) -> Result<(), QueueError> {
+    pub fn send(&self, request: Request) -> Result<(), QueueError> {
         self.queue.try_send(request).map_err(|error| match error {
             TrySendError::Full(_) => {
                 self.admin_stats.refused_busy.more();

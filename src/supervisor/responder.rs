@@ -13,8 +13,8 @@ impl<T> Responder<T> {
     }
 
     /// Delivers the response.
-    pub fn send(self, answer: T) {
-        (self.0)(answer);
+    pub fn send(self, response: T) {
+        (self.0)(response);
     }
 }
 

@@ -19,7 +19,7 @@ use crate::worker::command::{Command, Handle};
 
 /// Largest number of sessions in one list.
 pub const LIST_MAX: usize = 10_000;
-/// Longest time for a list.
+/// Longest time to make a list.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which sessions to list.
@@ -85,7 +85,7 @@ pub(crate) fn list(
     }
 }
 
-/// A list that is about to be made.
+/// A parsed query, with what is needed to list the sessions that match it.
 pub struct Lister {
     workers: Vec<Handle>,
     handlers: Vec<String>,
@@ -102,7 +102,7 @@ impl Lister {
     ///
     /// # Errors
     ///
-    /// [`Refusal::Unknown`] if the query names a handler that does not exist, or a client that cannot be read.
+    /// [`Refusal::Unknown`] if the query names a handler that does not exist, or a client that cannot be parsed.
     pub fn new(query: &SessionQuery, running: &Running) -> Result<Lister, Refusal> {
         let Running { config, plan, .. } = running;
         let handlers: Vec<String> = config
@@ -149,7 +149,7 @@ impl Lister {
         SessionList { sessions, is_cut }
     }
 
-    /// Adds the sessions of one worker. Returns whether those were all of its sessions.
+    /// Adds the matching sessions of one worker. Returns whether all of its sessions were checked.
     fn add(&self, worker: usize, deadline: Instant, sessions: &mut Vec<SessionRow>) -> bool {
         let mut from = SessionCursor {
             handler: HandlerId(0),
@@ -159,8 +159,8 @@ impl Lister {
             let Some(page) = self.page(worker, from, deadline) else {
                 return false;
             };
-            let query = page.found.iter().filter(|seen| self.is_wanted(seen));
-            sessions.extend(query.map(|seen| self.row(worker, seen)));
+            let matching = page.found.iter().filter(|seen| self.has_port(seen));
+            sessions.extend(matching.map(|seen| self.row(worker, seen)));
             match page.next {
                 Some(next) => from = next,
                 None => return true,
@@ -182,7 +182,7 @@ impl Lister {
         page.recv_deadline(deadline).ok()
     }
 
-    fn is_wanted(&self, seen: &Seen) -> bool {
+    fn has_port(&self, seen: &Seen) -> bool {
         self.port
             .is_none_or(|port| seen.record.key.client.port() == port)
     }

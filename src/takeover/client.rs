@@ -56,7 +56,8 @@ impl TakeoverClient {
     ///
     /// # Errors
     ///
-    /// `Refused`, if there is no server or it does not hand over; the others, if the handshake fails. The server serves on.
+    /// `Refused`, if there is no server or it does not hand over; the others, if the handshake fails. The server continues to
+    /// serve.
     pub fn connect(path: &Path) -> Result<TakeoverClient, TakeoverError> {
         let mut handshake = ClientHandshake::default();
         let mut driver = ClientHandshakeDriver {
@@ -75,7 +76,7 @@ impl TakeoverClient {
         }
     }
 
-    /// The listeners of the server, with the number of sockets of each.
+    /// Returns the listeners of the server, with the number of sockets of each.
     pub fn listeners(&self) -> impl Iterator<Item = (ListenerKey, usize)> + use<> {
         let slots = |listener: ListenerId| {
             self.manifest
@@ -91,7 +92,7 @@ impl TakeoverClient {
         listeners.into_iter()
     }
 
-    /// The server's process id and configuration file, for the log.
+    /// Returns the server's process id and configuration file, for the log.
     pub fn server(&self) -> String {
         format!(
             "process {} (file {})",
@@ -99,19 +100,20 @@ impl TakeoverClient {
         )
     }
 
-    /// Takes the listening sockets for administration; the second time there are none.
+    /// Takes the listening sockets for administration. A second call returns none.
     pub fn admin_listeners(&mut self) -> Vec<(PassedListener, OwnedFd)> {
         std::mem::take(&mut self.admin_listeners)
     }
 
-    /// Start of the daemon's time. It does not change by a takeover.
+    /// Returns the moment from which the daemon counts time. A takeover does not change it.
     pub fn epoch(&self) -> Instant {
         let age_ns = clock::monotonic_ns().saturating_sub(self.manifest.epoch_ns);
         let now = Instant::now();
         now.checked_sub(Duration::from_nanos(age_ns)).unwrap_or(now)
     }
 
-    /// What the new configuration may continue, and the listeners' sockets. `kinds` are the kinds of handler of this program.
+    /// Returns the state that the new configuration may continue, and the listeners' sockets. `kinds` are the kinds of handler
+    /// of this program.
     pub fn present(&mut self, kinds: &[HandlerKind]) -> (Present, LentSockets) {
         let mut lent_sockets = LentSockets::default();
         for (slot, socket) in self.manifest.slots.iter().zip(self.sockets.drain(..)) {
@@ -140,12 +142,12 @@ impl TakeoverClient {
         (present, lent_sockets)
     }
 
-    /// Has the server stop, imports its state and starts the workers. `final_counts` is called with what the server counted
-    /// after it exported its state, by worker, and is dropped when nothing more will come.
+    /// Makes the server stop, imports its state and starts the workers. `final_counts` is called with what the server counted
+    /// after it exported its state, by worker. It is dropped when no more counts will come.
     ///
     /// # Errors
     ///
-    /// The server refuses, fails or serves again. The process must end then: its workers may run.
+    /// The server refuses, fails or serves again. This process must end then, because its workers may run.
     pub fn take_over(
         self,
         prepared: Prepared,
@@ -184,7 +186,7 @@ impl TakeoverClient {
                 }
                 Action::Fail(error) => return Err(error),
                 Action::Exit(error) => {
-                    // The kernel closes it when no thread of this process runs any more.
+                    // Leave the connection open. The kernel closes it when no thread of this process runs any more.
                     std::mem::forget(driver.wire);
                     return Err(error);
                 }
@@ -212,7 +214,7 @@ impl ClientHandshakeDriver<'_> {
                 thread::sleep(time_until(until));
                 Event::Paused
             }
-            // `connect` returns then.
+            // `connect` returns at these actions, so they never get here.
             Action::Prepare | Action::Fail(_) => Event::Begun,
         }
     }
@@ -326,7 +328,7 @@ impl ClientSwitchoverDriver {
         });
     }
 
-    /// The server's numbers of the listeners that the new configuration does not have.
+    /// Returns the server's numbers of the listeners that the new configuration does not have.
     fn removed(&self) -> Vec<ListenerId> {
         self.row_maps.listeners.gone().collect()
     }
@@ -371,14 +373,15 @@ fn report_lost_counts(error: &TakeoverError) {
     log::warn!("the final counts of the process that was taken over are missing: {error}");
 }
 
-/// The error for an action that the protocol decides too early: a defect.
+/// Returns the error for an action that the protocol decides too early, which is a defect.
 fn unprepared() -> TakeoverError {
     TakeoverError::Malformed("nothing was received yet".to_owned())
 }
 
-/// Parses a handler of the server. Without a result its sessions end: this program does not know its kind or its settings.
+/// Parses a handler of the server. Returns `None` if this program does not know its kind or its settings; its sessions then
+/// end.
 fn parse_handler(identity: &HandlerIdentity, kinds: &[HandlerKind]) -> Option<NamedHandler> {
-    // A retired handler has a name that no file could have, so it is parsed under another one.
+    // No file could contain the name of a retired handler, so it is parsed under another name.
     let handler = one("handed-over", &identity.text, kinds).ok()?;
     Some(NamedHandler {
         name: identity.name.clone(),
@@ -404,7 +407,7 @@ fn explain(path: &Path, error: &io::Error) -> TakeoverError {
     })
 }
 
-/// Gives each worker state the sockets to its upstreams. They come in the order of the worker states.
+/// Gives each worker state the sockets to its upstreams. `fds` has them in the order of the worker states.
 fn distribute(worker_states: &mut [WorkerState], fds: Vec<OwnedFd>) -> Result<(), WireError> {
     let sockets: usize = worker_states
         .iter()
@@ -427,7 +430,7 @@ fn distribute(worker_states: &mut [WorkerState], fds: Vec<OwnedFd>) -> Result<()
     Ok(())
 }
 
-/// Number of rows that the counts of an identity have.
+/// Returns the numbers of rows that the counts of an identity have.
 pub(crate) fn rows(identity: &Identity) -> Rows {
     Rows::new(
         identity.listeners.len(),

@@ -1,4 +1,4 @@
-//! The server's connection to one client. The thread of the handshake has it first, then the supervisor's thread.
+//! The server's connection to one client. The handshake's thread owns it first, then the supervisor's thread.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -27,7 +27,7 @@ pub(super) struct ServerConversation {
 }
 
 impl ServerConversation {
-    /// Takes a connection that was accepted, and returns whether it is the only one. `under_way` counts them.
+    /// Takes a connection that was accepted, and returns whether it is the only one. `under_way` counts the connections.
     ///
     /// # Errors
     ///
@@ -47,9 +47,9 @@ impl ServerConversation {
         Ok((conversation, is_alone))
     }
 
-    /// Lets other clients take over from now on. Must be called before the log says that this one has not, because the
-    /// reader may act on it.
-    pub(super) fn let_others_try(&mut self) {
+    /// Lets other clients take over from now on. Must be called before the failure of this one is logged, because the reader
+    /// of the log may start another client at once.
+    pub(super) fn allow_other_clients(&mut self) {
         self.under_way = None;
     }
 

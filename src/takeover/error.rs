@@ -1,4 +1,4 @@
-//! Errors of a takeover: what the connection reports, and what the protocol makes of it.
+//! Errors of a takeover: those of the connection, and those that the protocol derives from them.
 
 use std::io;
 use std::time::Duration;
@@ -15,10 +15,10 @@ pub enum WireError {
     /// The deadline passed before the whole message was sent or received.
     #[error("the deadline has passed")]
     TimedOut,
-    /// The bytes are no message of this protocol.
+    /// The bytes are not a message of this protocol.
     #[error("{0}")]
     Malformed(String),
-    /// The message exceeds a limit: its bytes and its descriptors.
+    /// The message exceeds a limit. The fields are its numbers of bytes and of descriptors.
     #[error("{0} bytes and {1} descriptors are too many")]
     TooLarge(usize, usize),
     /// A system call failed.
@@ -29,10 +29,10 @@ pub enum WireError {
 /// Why a takeover failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeoverError {
-    /// The connection was closed before this message came.
+    /// The connection was closed before this message arrived.
     #[error("the other process ended before it sent `{0:?}`")]
     ClosedBefore(MessageKind),
-    /// This message did not come in time.
+    /// This message did not arrive in time.
     #[error("the other process sent no `{0:?}` for {1:?}")]
     NotReceived(MessageKind, Duration),
     /// The connection was closed before all of this message was sent.
@@ -41,10 +41,10 @@ pub enum TakeoverError {
     /// The other process did not read all of this message in time.
     #[error("the other process did not receive `{0:?}` within {1:?}")]
     NotSent(MessageKind, Duration),
-    /// This message would exceed a limit: its bytes and its descriptors.
+    /// This message would exceed a limit. The numbers are its bytes and its descriptors.
     #[error("{0:?} would have {1} bytes and {2} descriptors, more than {BYTES_MAX} or {FDS_MAX}")]
     TooLarge(MessageKind, usize, usize),
-    /// The other process refuses, or cannot be reached; a sentence.
+    /// The other process refuses, or cannot be reached. The text is a sentence that says why.
     #[error("{0}")]
     Refused(String),
     /// The other process sent something that the protocol does not allow here.
@@ -56,7 +56,7 @@ pub enum TakeoverError {
 }
 
 impl TakeoverError {
-    /// The error of a takeover in which this message could not be sent within `timeout`.
+    /// Returns the error of a takeover in which this message could not be sent within `timeout`.
     pub fn sending(kind: MessageKind, timeout: Duration, error: WireError) -> TakeoverError {
         match error {
             WireError::Closed => TakeoverError::ClosedDuring(kind),
@@ -67,7 +67,7 @@ impl TakeoverError {
         }
     }
 
-    /// The error of a takeover in which this message could not be received within `timeout`.
+    /// Returns the error of a takeover in which this message could not be received within `timeout`.
     pub fn receiving(kind: MessageKind, timeout: Duration, error: WireError) -> TakeoverError {
         match error {
             WireError::Closed => TakeoverError::ClosedBefore(kind),

@@ -1,6 +1,6 @@
-//! The messages of a takeover, as plain data. A field that an older version does not know is ignored there; a field that a newer
-//! version does not find has a default. The JSON keys and the bytes of [`MessageKind`] never change, whatever the Rust names are:
-//! each version takes over from the ones before it.
+//! The messages of a takeover, as plain data. An older version ignores a field that it does not know. A newer version uses a
+//! default for a field that is missing. The JSON keys and the bytes of [`MessageKind`] never change, whatever the Rust names are,
+//! because each version takes over from the ones before it.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,11 +13,11 @@ use crate::monitor::UpstreamState;
 use crate::plan::identity::Identity;
 use crate::worker::worker_state::{SocketSlot, WorkerState};
 
-/// The version of the protocol. It changes when an older process would misunderstand a newer one.
+/// The version of the protocol. It must change when an older process would misinterpret the messages of a newer one.
 pub const VERSION: u32 = 1;
-/// Most bytes of JSON in one message, which is room for some million sessions.
+/// Largest number of bytes of JSON in one message, which is room for some million sessions.
 pub const BYTES_MAX: u64 = 1 << 30;
-/// Most descriptors with one message.
+/// Largest number of descriptors with one message.
 pub const FDS_MAX: u32 = 1 << 20;
 
 /// The kind of a message; its number is the first byte on the wire.
@@ -41,7 +41,7 @@ pub enum MessageKind {
 }
 
 impl MessageKind {
-    /// Each kind.
+    /// All kinds.
     const ALL: [MessageKind; 7] = [
         MessageKind::Hello,
         MessageKind::Refused,
@@ -52,7 +52,7 @@ impl MessageKind {
         MessageKind::FinalCounts,
     ];
 
-    /// The kind with this first byte, if there is one.
+    /// Returns the kind with this first byte, if there is one.
     pub fn of(byte: u8) -> Option<MessageKind> {
         MessageKind::ALL
             .into_iter()
@@ -63,13 +63,13 @@ impl MessageKind {
 /// The client's first message.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Hello {
-    /// The version of the protocol that the client speaks.
+    /// The version of the protocol that the client uses.
     pub version: u32,
     /// The client's process id.
     pub pid: u32,
 }
 
-/// The server does not hand over.
+/// The refusal of a server that does not hand over.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Refused {
     /// The reason, as a sentence for the client's log.
@@ -77,8 +77,8 @@ pub struct Refused {
     pub reason: String,
 }
 
-/// What the server serves. With it come duplicates of descriptors: the listeners' sockets in the order of `slots`, then those of
-/// `admin_listeners`.
+/// The description of what the server serves. The message carries duplicates of descriptors: the listeners' sockets in the order
+/// of `slots`, then those of `admin_listeners`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Manifest {
     /// The server's process id.
@@ -100,12 +100,13 @@ pub struct Manifest {
     /// The listening sockets for administration.
     #[serde(rename = "doors")]
     pub admin_listeners: Vec<PassedListener>,
-    /// Start of the daemon's time, in nanoseconds of CLOCK_MONOTONIC, which all processes of a boot share.
+    /// The moment from which the daemon counts time, in nanoseconds of CLOCK_MONOTONIC, which all processes of a boot share.
     pub epoch_ns: u64,
 }
 
 impl Manifest {
-    /// Whether so many descriptors are enough for what it announces, and each socket belongs to a listener of the identity.
+    /// Returns whether `fds` descriptors are enough for the sockets that the manifest announces, and whether each socket belongs to
+    /// a listener of the identity.
     pub fn is_sound(&self, fds: usize) -> bool {
         let listeners = self.identity.listeners.len();
         let is_complete = fds >= self.slots.len() + self.admin_listeners.len();
@@ -129,7 +130,8 @@ pub enum PassedListener {
     Takeover,
 }
 
-/// The state of everything that the server has served. With it come the sockets of all upstreams, in the order of the worker states.
+/// The state of everything that the server has served. The message carries the sockets of all upstreams, in the order of the
+/// worker states.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Released {
     /// The state of each worker.
@@ -143,14 +145,14 @@ pub struct Released {
     pub drained: Vec<(String, String)>,
 }
 
-/// The client's workers run.
+/// The report that the client's workers run.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Started {
     /// The server's numbers of the listeners that the client does not have.
     pub removed: Vec<ListenerId>,
 }
 
-/// What the server counted after it exported its state, in its own numbers.
+/// The counts of the server after it exported its state, by the server's own row numbers.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct FinalCounts {
     /// The counts of each worker.
@@ -161,7 +163,7 @@ pub struct FinalCounts {
 mod tests {
     use super::*;
 
-    /// Versions before and after these Rust names understand each other: the keys and the first bytes are those of version 1.
+    /// The keys and the first bytes are those of version 1, so that versions with other Rust names can parse the messages.
     #[test]
     fn names_on_the_wire_are_those_of_version_1() {
         let manifest = Manifest {

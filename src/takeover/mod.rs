@@ -11,13 +11,13 @@
 //! ```
 //!
 //! Exactly one process serves at any time, except between `Released` and `Started`, when none does and the sockets queue what
-//! arrives. Until it has received `Started`, the server can serve on as before, and does so if the client ends, is silent for
-//! too long, or sends something else. `protocol/` decides all of this without sockets or clocks; `server.rs` and `switchover.rs`
+//! arrives. Until it has received `Started`, the server can resume. It does so if the client ends, is silent for too long, or
+//! sends something else. `protocol/` decides all of this without sockets or clocks; `server.rs` and `switchover.rs`
 //! perform its decisions in the server, `client.rs` in the client.
 //!
 //! # The server's handshake
 //!
-//! It serves. Each failure ends the connection; the server restores the options of its sockets and serves on.
+//! The server serves. Each failure ends the connection; the server restores the options of its sockets and continues to serve.
 //!
 //! | state | event | actions | next state |
 //! |---|---|---|---|
@@ -43,7 +43,7 @@
 //! | waiting | begun | prepare threads | preparing |
 //! | preparing | no threads | refuse | failed |
 //! | preparing | threads are prepared | park the workers | parking |
-//! | parking | parked: **nobody serves** | send `Released` within *T* | sending the state |
+//! | parking | parked: **no process serves** | send `Released` within *T* | sending the state |
 //! | sending the state | sent | receive for *T* | awaiting `Started` |
 //! | sending the state | closed, too late, too large, system error | resume | failed |
 //! | awaiting `Started` | `Started`: **the client serves** | announce MAINPID, close sockets, send `FinalCounts` within 10 s | sending the final counts |
@@ -53,7 +53,7 @@
 //! | killing | it may still run | report that, resume | failed |
 //! | sending the final counts | sent, or not | report what is lost | taken over |
 //!
-//! So nobody serves for at most 2 *T* + 1 s, and the time to park and to resume.
+//! So no process serves for at most 2 *T* + 1 s, plus the time to park and to resume.
 //!
 //! # The client's handshake
 //!
@@ -95,14 +95,14 @@ pub mod wire;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The takeover socket's path: beside the control socket.
+/// Returns the path of the takeover socket: that of the control socket, with `.takeover` appended.
 pub fn path_beside(control: &Path) -> PathBuf {
     let mut path = control.as_os_str().to_owned();
     path.push(".takeover");
     path.into()
 }
 
-/// Time that is left until the deadline.
+/// Returns the time that is left until the deadline.
 fn time_until(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }

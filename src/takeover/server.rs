@@ -1,5 +1,5 @@
-//! The server: listens on the takeover socket, performs what the protocol decides during the handshake, and answers from the
-//! supervisor's thread. `switchover.rs` has the rest.
+//! The server: listens on the takeover socket, and performs what the protocol decides during the handshake. The supervisor's
+//! thread handles its requests. `switchover.rs` has the rest.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, Permissions};
@@ -32,7 +32,7 @@ use crate::takeover::switchover::{Serving, Switchover};
 use crate::takeover::time_until;
 use crate::worker::worker_state::SocketSlot;
 
-/// Connections that may wait to be accepted (listen(2)). All but one are refused at once.
+/// Number of connections that may wait to be accepted (listen(2)). All but one are refused at once.
 const BACKLOG: i32 = 8;
 /// Time between two checks whether the takeover socket has been closed.
 const STEP: Duration = Duration::from_millis(100);
@@ -54,7 +54,7 @@ enum ServerRequest {
     FinalCountsOver,
 }
 
-/// The way to the supervisor, from any thread.
+/// A handle through which any thread sends requests to the supervisor.
 #[derive(Clone)]
 struct ServerRequests {
     sender: Sender<ServerRequest>,
@@ -62,7 +62,7 @@ struct ServerRequests {
 }
 
 impl ServerRequests {
-    /// Queues a request. If the supervisor has ended, it is dropped.
+    /// Queues a request. The request is dropped if the supervisor has ended.
     fn send(&self, request: ServerRequest) {
         let _ = self.sender.send(request);
         let _ = self.waker.wake();
@@ -73,18 +73,18 @@ impl ServerRequests {
 pub struct TakeoverServer {
     requests: ServerRequests,
     waiting: Receiver<ServerRequest>,
-    /// Start of the daemon's time.
+    /// The moment from which the daemon counts time.
     epoch: Instant,
-    /// The listening sockets for administration, for the client.
+    /// The listening sockets for administration, which are passed to the client.
     admin_listeners: Vec<(PassedListener, OwnedFd)>,
     path: Option<PathBuf>,
     is_closed: Arc<AtomicBool>,
-    /// Whether the process that this one has taken over still owes its final counts. They come by the row numbers of the
+    /// Whether the final counts of the process that this one has taken over are still missing. They use the row numbers of the
     /// present configuration, so until then nothing is reloaded or handed over.
     pub(crate) awaits_final_counts: bool,
 }
 
-/// Reports that no more counts will come, when it is dropped.
+/// Reports that no more counts will come when it is dropped.
 struct FinalCountsGuard(ServerRequests);
 
 impl Drop for FinalCountsGuard {
@@ -94,8 +94,8 @@ impl Drop for FinalCountsGuard {
 }
 
 impl TakeoverServer {
-    /// A server that does not listen yet. `waker` wakes the supervisor when a request waits; `epoch` is the start of the
-    /// daemon's time.
+    /// Returns a server that does not listen yet. `waker` wakes the supervisor when a request waits. The daemon counts time from
+    /// `epoch`.
     pub fn new(waker: Arc<Waker>, epoch: Instant) -> TakeoverServer {
         let (sender, waiting) = unbounded();
         TakeoverServer {
@@ -109,15 +109,16 @@ impl TakeoverServer {
         }
     }
 
-    /// Returns where the final counts of the process that was taken over go. Until it is dropped, they are awaited.
+    /// Returns a function that adds the final counts of the process that was taken over. The counts are awaited until the
+    /// function is dropped.
     pub fn expect_final_counts(&mut self) -> impl FnOnce(Vec<Ledger>) + Send + use<> {
         self.awaits_final_counts = true;
         let guard = FinalCountsGuard(self.requests.clone());
         move |ledgers| guard.0.send(ServerRequest::AddFinalCounts(ledgers))
     }
 
-    /// Lets another process take over from now on, by a socket at `path`. `inherited` is that socket, if this process has got
-    /// it by a takeover. The client gets `admin_listeners`, too.
+    /// Lets another process take over from now on, through a socket at `path`. `inherited` is that socket if this process has
+    /// received it by a takeover. The client receives `admin_listeners`, too.
     ///
     /// # Errors
     ///
@@ -146,7 +147,7 @@ impl TakeoverServer {
     ///
     /// # Errors
     ///
-    /// `DaemonError::Worker`, if a worker has ended by a defect.
+    /// `DaemonError::Worker`, if a worker has panicked.
     pub fn step(&mut self, serving: &mut Serving<'_>) -> Result<bool, DaemonError> {
         while let Ok(request) = self.waiting.try_recv() {
             if self.handle(request, serving)? {
@@ -162,9 +163,9 @@ impl TakeoverServer {
         serving: &mut Serving<'_>,
     ) -> Result<bool, DaemonError> {
         match request {
-            // A client that no longer waits has no use for it.
-            ServerRequest::Describe(reply) => {
-                let _ = reply.send(self.describe(serving));
+            // The handshake's thread may have stopped waiting.
+            ServerRequest::Describe(responder) => {
+                let _ = responder.send(self.describe(serving));
             }
             ServerRequest::RestoreListeners => serving.running.settle(),
             ServerRequest::AddFinalCounts(ledgers) => serving.running.add_late(&ledgers),
@@ -183,11 +184,11 @@ impl TakeoverServer {
         Ok(false)
     }
 
-    /// Stops listening. Unless another process has taken over and owns it, the socket's file is removed.
+    /// Stops listening. The socket's file is removed, unless another process has taken over and owns it.
     pub fn close(&mut self, is_taken_over: bool) {
         self.is_closed.store(true, Ordering::Relaxed);
         if let Some(path) = self.path.take().filter(|_| !is_taken_over) {
-            // If it stayed, clients would find that it does not accept connections.
+            // If the file stayed, clients would find that no process accepts connections on it.
             let _ = fs::remove_file(path);
         }
     }
@@ -219,12 +220,12 @@ impl TakeoverServer {
     }
 }
 
-/// Binds the takeover socket. A process that may connect to it may take everything, so only its owner may.
+/// Binds the takeover socket. Only its owner may connect, because a process that connects can take over everything.
 fn bind(path: &Path) -> io::Result<UnixListener> {
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
     File::from(socket.as_fd().try_clone_to_owned()?)
         .set_permissions(Permissions::from_mode(0o600))?;
-    // This process has the control socket beside it, so the process that left this file has ended.
+    // This process owns the control socket at the same place, so the process that left this file has ended.
     let _ = fs::remove_file(path);
     socket.bind(&socket2::SockAddr::unix(path)?)?;
     socket.listen(BACKLOG)?;
@@ -239,7 +240,7 @@ fn accept(listener: &UnixListener, requests: &ServerRequests, is_closed: &Atomic
             continue;
         }
         let Ok((stream, _)) = listener.accept() else {
-            // As a rule this process may have no more files open. The client still waits, so the next check would find it at once.
+            // Usually the process has no descriptor left. The client still waits, so the next check would find it at once.
             thread::sleep(STEP);
             continue;
         };
@@ -257,7 +258,7 @@ fn shake_hands(stream: UnixStream, under_way: Arc<AtomicU32>, requests: ServerRe
         Ok(conversation) => conversation,
         Err(error) => {
             return log::error!(
-                "cannot use the connection of a process that wants to take over: {error}"
+                "cannot use the connection of a process that requests a takeover: {error}"
             );
         }
     };
@@ -304,16 +305,16 @@ impl ServerHandshakeDriver {
             Action::SendManifest { deadline } => {
                 return Some(Event::Sent(self.send_manifest(deadline)));
             }
-            Action::ReportRequest => log::info!("process {pid} wants to take over"),
+            Action::ReportRequest => log::info!("process {pid} requests a takeover"),
             Action::Refuse(reason) => self.conversation.refuse(reason),
             Action::RestoreListeners => self.requests.send(ServerRequest::RestoreListeners),
             Action::ReportFailure(error) => {
-                self.conversation.let_others_try();
+                self.conversation.allow_other_clients();
                 log::error!(
                     "process {pid} has not taken over: {error}. This process continues to serve"
                 );
             }
-            // `run` does it, and ends.
+            // `run` performs this action, and returns.
             Action::BeginSwitchover { .. } => {}
         }
         None
@@ -325,8 +326,8 @@ impl ServerHandshakeDriver {
     }
 
     fn describe(&mut self, deadline: Instant) -> ServerHandshakeEvent {
-        let (reply, described) = bounded(1);
-        self.requests.send(ServerRequest::Describe(reply));
+        let (responder, described) = bounded(1);
+        self.requests.send(ServerRequest::Describe(responder));
         let unlent = match described.recv_deadline(deadline) {
             Ok(Ok(description)) => {
                 let generation = description.0.generation;

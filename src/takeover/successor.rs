@@ -16,20 +16,20 @@ use crate::net::orphan;
 pub struct Successor {
     program: PathBuf,
     arguments: Vec<OsString>,
-    /// The process id of the client that was started last, as long as it runs; otherwise 0.
-    on_its_way: Arc<AtomicU32>,
+    /// The process id of the client that was started last, while it runs; otherwise 0.
+    client_pid: Arc<AtomicU32>,
 }
 
-/// The option with which the program takes over.
+/// The option that makes the program take over.
 const OPTION: &str = "--takeover";
 
 impl Successor {
-    /// Remembers the program and the arguments of this process. A name without a directory is looked up in `PATH` now, once;
-    /// the file of that path, or the target of a link in it, may be replaced later.
+    /// Returns the program and the arguments of this process. A name without a directory is looked up in `PATH` now, and not
+    /// again. The file at the path that is found, or the target of a link in it, may be replaced later.
     ///
     /// # Errors
     ///
-    /// The system's, if this process's program or its current directory cannot be found out.
+    /// The system's, if the program or the current directory of this process cannot be determined.
     pub fn of_this() -> io::Result<Successor> {
         let mut arguments = env::args_os();
         let name = PathBuf::from(arguments.next().unwrap_or_default());
@@ -45,15 +45,15 @@ impl Successor {
         Ok(Successor {
             program,
             arguments,
-            on_its_way: Arc::default(),
+            client_pid: Arc::default(),
         })
     }
 
-    /// Starts the client, unless the one before still runs. It is orphaned on purpose, so that it is re-parented to the service
-    /// manager before this process ends: systemd sends SIGKILL instead of SIGTERM to a main process that is not its child. If the
-    /// client ends without taking over, that is logged.
+    /// Starts the client, unless the previous one still runs. The client is orphaned on purpose, so that it is re-parented to the
+    /// service manager before this process ends. systemd sends SIGKILL instead of SIGTERM to a main process that is not its
+    /// child. If the client ends without taking over, that is logged.
     pub fn start(&self) {
-        let pid = self.on_its_way.load(Ordering::Relaxed);
+        let pid = self.client_pid.load(Ordering::Relaxed);
         if pid != 0 {
             return log::warn!(
                 "SIGUSR2: process {pid} is already taking over; if it hangs, end it and try again"
@@ -72,11 +72,11 @@ impl Successor {
         };
         let pid = started.pid;
         log::info!("SIGUSR2: started {program} as process {pid} to take over");
-        self.on_its_way.store(pid, Ordering::Relaxed);
-        let on_its_way = Arc::clone(&self.on_its_way);
+        self.client_pid.store(pid, Ordering::Relaxed);
+        let client_pid = Arc::clone(&self.client_pid);
         let wait = move || {
             let ended = started.wait();
-            on_its_way.store(0, Ordering::Relaxed);
+            client_pid.store(0, Ordering::Relaxed);
             match ended {
                 Ok(()) => log::error!(
                     "process {pid} has ended without taking over; its own messages above say why. This process continues to serve"
@@ -88,7 +88,7 @@ impl Successor {
             .name("successor".to_owned())
             .spawn(wait)
         {
-            self.on_its_way.store(0, Ordering::Relaxed);
+            self.client_pid.store(0, Ordering::Relaxed);
             log::error!("cannot start a thread that waits for process {pid}: {error}");
         }
     }

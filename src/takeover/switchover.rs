@@ -1,5 +1,5 @@
-//! The server's side of the switchover, on the supervisor's thread: performs what the protocol decides while the workers stand
-//! still.
+//! The server's side of the switchover, on the supervisor's thread: performs what the protocol decides while the workers are
+//! parked.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -28,7 +28,7 @@ use crate::takeover::time_until;
 use crate::worker::command::Handle;
 use crate::worker::event_loop::Worker;
 
-/// What the supervisor lends while it handles the requests of takeovers.
+/// The parts of the supervisor that handle the requests of takeovers.
 pub struct Serving<'a> {
     /// The workers.
     pub running: &'a mut Running,
@@ -36,9 +36,9 @@ pub struct Serving<'a> {
     pub generation: u64,
     /// Upstreams that an operator has drained: handler and upstream.
     pub drained: &'a BTreeSet<(String, String)>,
-    /// Whether a reload is under way or waits.
+    /// Whether a reload is in progress or waits.
     pub is_reloading: bool,
-    /// Learns which process is the main one.
+    /// The service manager, which is notified which process is the main one.
     pub service: &'a ServiceManager,
 }
 
@@ -46,24 +46,24 @@ pub struct Serving<'a> {
 pub(super) struct Switchover<'s, 'a> {
     conversation: ServerConversation,
     serving: &'s mut Serving<'a>,
-    /// Is woken by each worker that ends.
+    /// The handle through which each worker that ends wakes the supervisor.
     worker_ended: Arc<Waker>,
     handles: Vec<Handle>,
     /// The threads that would resume serving.
     threads: Option<WorkerThreads>,
-    /// What has been stopped.
+    /// The workers that were parked.
     parked: Option<Parked>,
     /// The exported state.
     released: Option<Released>,
     /// The server's numbers of the listeners that the client does not have.
     removed: Vec<ListenerId>,
     final_counts: Vec<Ledger>,
-    /// Since when nobody serves.
+    /// The time since which no process serves.
     begun: Option<Instant>,
 }
 
 impl<'s, 'a> Switchover<'s, 'a> {
-    /// `worker_ended` is woken by each worker that ends.
+    /// Returns a switchover that has not begun. Each worker that ends wakes `worker_ended`.
     pub(super) fn new(
         conversation: ServerConversation,
         serving: &'s mut Serving<'a>,
@@ -83,11 +83,11 @@ impl<'s, 'a> Switchover<'s, 'a> {
         }
     }
 
-    /// Returns whether the client serves now.
+    /// Performs the switchover. Returns whether the client serves now.
     ///
     /// # Errors
     ///
-    /// `DaemonError::Worker`, if a worker has ended by a defect.
+    /// `DaemonError::Worker`, if a worker has panicked.
     pub(super) fn run(mut self, conditions: SwitchoverConditions) -> Result<bool, DaemonError> {
         let mut protocol = ServerSwitchover::default();
         let begun = ServerSwitchoverEvent::Begun(conditions);
@@ -135,10 +135,10 @@ impl<'s, 'a> Switchover<'s, 'a> {
             Action::CloseSockets => self.close_sockets(),
             Action::Refuse(reason) => self.conversation.refuse(reason),
             Action::ReportSurvivor(reason) => log::error!(
-                "cannot end process {pid}: {reason}. It may serve beside this one; end it"
+                "cannot end process {pid}: {reason}. Both processes may serve now; end process {pid}"
             ),
             Action::ReportFailure(error) => {
-                self.conversation.let_others_try();
+                self.conversation.allow_other_clients();
                 log::error!(
                     "process {pid} has not taken over: {error}. This process continues to serve, after a pause of {:.1} ms",
                     self.pause_ms()
@@ -151,7 +151,7 @@ impl<'s, 'a> Switchover<'s, 'a> {
             Action::ReportLostCounts(error) => {
                 log::warn!("cannot send the final counts to the process that took over: {error}");
             }
-            // They have an outcome, so `perform` does them.
+            // `perform` handles these actions, because they have an outcome.
             Action::PrepareThreads
             | Action::ParkWorkers
             | Action::SendState { .. }
@@ -161,7 +161,7 @@ impl<'s, 'a> Switchover<'s, 'a> {
         }
     }
 
-    /// Time in which nobody served, in milliseconds.
+    /// Returns the time for which no process has served, in milliseconds.
     fn pause_ms(&self) -> f64 {
         self.begun
             .map_or(0.0, |begun| begun.elapsed().as_secs_f64() * 1e3)
@@ -218,7 +218,7 @@ impl<'s, 'a> Switchover<'s, 'a> {
         process::kill(self.conversation.peer.pid).map_err(|error| error.to_string())?;
         let closed = self.conversation.wire.wait_until_closed(deadline);
         closed
-            .map_err(|error| format!("SIGKILL has been sent, and its connection is open: {error}"))
+            .map_err(|error| format!("SIGKILL was sent, but its connection is still open: {error}"))
     }
 
     fn resume(&mut self) {
@@ -228,14 +228,14 @@ impl<'s, 'a> Switchover<'s, 'a> {
         }
     }
 
-    /// The service manager must know the new main process before this one ends, or it takes that for the end of the service. It
-    /// reads its notifications before it looks which processes have ended (systemd: src/core/manager.c, the priorities of its
-    /// events).
+    /// Notifies the service manager of the new main process. This must happen before this process ends, or systemd treats that as
+    /// the end of the service. systemd reads its notifications before it checks which processes have ended (src/core/manager.c,
+    /// the priorities of its events).
     fn announce_main_pid(&self) {
         let pid = self.conversation.peer.pid;
         if let Err(error) = self.serving.service.main_process(pid) {
             log::debug!(
-                "cannot tell the service manager that process {pid} is the main one: {error}"
+                "cannot notify the service manager that process {pid} is the main process: {error}"
             );
         }
     }

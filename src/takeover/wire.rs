@@ -1,7 +1,7 @@
 //! The connection between the two processes of a takeover: messages of JSON and descriptors over a unix stream socket.
 //!
 //! A message is one byte for its kind, eight for the length of its JSON, four for the number of its descriptors (both little
-//! endian), then the JSON, then the descriptors as `net/pass.rs` sends them.
+//! endian), then the JSON, then the descriptors as `net/fd_passing.rs` sends them.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -18,7 +18,7 @@ use crate::takeover::messages::{BYTES_MAX, FDS_MAX, Hello, MessageKind, Refused}
 use crate::takeover::protocol::Message;
 use crate::takeover::protocol::server::Peer;
 
-/// Kind, length of the JSON, number of descriptors.
+/// Size of the header: the kind, the length of the JSON, and the number of descriptors.
 const HEADER_BYTES: usize = 1 + 8 + 4;
 
 /// A received message.
@@ -36,12 +36,12 @@ impl Frame {
     ///
     /// # Errors
     ///
-    /// `Malformed`, with the parser's words, if it is not what `T` needs.
+    /// `Malformed`, with the text of the parser's error, if the JSON is not a `T`.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, WireError> {
         serde_json::from_slice(&self.body).map_err(|error| WireError::Malformed(error.to_string()))
     }
 
-    /// The message as the protocol sees it.
+    /// Returns the message in the form that the protocol uses.
     ///
     /// # Errors
     ///
@@ -68,17 +68,17 @@ impl Frame {
 pub struct Wire(UnixStream);
 
 impl Wire {
-    /// Takes a connected socket.
+    /// Returns one end of a connection from a connected socket.
     ///
     /// # Errors
     ///
-    /// The system's, if the socket cannot be set to block.
+    /// The system's, if the socket cannot be made blocking.
     pub fn new(stream: UnixStream) -> io::Result<Wire> {
         stream.set_nonblocking(false)?;
         Ok(Wire(stream))
     }
 
-    /// The process at the other end, as it was when it connected.
+    /// Returns the process at the other end, as it was when it connected.
     ///
     /// # Errors
     ///
@@ -141,7 +141,7 @@ impl Wire {
         Ok(Frame { kind, body, fds })
     }
 
-    /// Discards what comes until the other end is closed.
+    /// Discards what arrives until the other end is closed.
     ///
     /// # Errors
     ///
@@ -186,7 +186,7 @@ impl Wire {
 /// For tests that play one side of a takeover.
 #[cfg(any(test, feature = "internals"))]
 impl Wire {
-    /// Waits for a message of this kind, as a process does that knows one course of a takeover only.
+    /// Waits for a message of this kind. Any other message is an error.
     ///
     /// # Errors
     ///
@@ -204,7 +204,7 @@ impl Wire {
     }
 }
 
-/// What an error of a stream socket means (unix(7), socket(7)).
+/// Returns the meaning of an error of a stream socket (unix(7), socket(7)).
 fn classify(error: io::Error) -> WireError {
     match error.kind() {
         io::ErrorKind::UnexpectedEof
@@ -237,7 +237,8 @@ mod tests {
         (Wire::new(here).expect("a wire"), there)
     }
 
-    /// Two megabytes and ten thousand descriptors arrive as they were sent. It takes the files of a process of its own.
+    /// Two megabytes and ten thousand descriptors arrive as they were sent. The test runs in a process of its own, because it
+    /// needs that many open files.
     #[test]
     fn large_frames_arrive() {
         const INSIDE: &str = "UDISPATCH_TEST_MANY_FILES";
@@ -249,17 +250,17 @@ mod tests {
                 .args(["--exact", this, "--nocapture"])
                 .env(INSIDE, "1");
             let output = command.output().expect("the test runs");
-            let (told, errors) = (
+            let (printed, errors) = (
                 String::from_utf8_lossy(&output.stdout),
                 String::from_utf8_lossy(&output.stderr),
             );
-            assert!(output.status.success(), "{told}{errors}");
-            assert!(told.contains("1 passed"), "{told}");
+            assert!(output.status.success(), "{printed}{errors}");
+            assert!(printed.contains("1 passed"), "{printed}");
             println!("{}", errors.trim());
             return;
         }
         crate::net::limits::raise_open_files();
-        // Half of what may be open, where that is little.
+        // Use half of the permitted open files if that is fewer than 10,000.
         let count = usize::try_from(crate::net::limits::open_files() / 2)
             .unwrap_or(usize::MAX)
             .min(10_000);
@@ -284,9 +285,9 @@ mod tests {
         );
     }
 
-    /// Descriptors that nobody asked for are not kept: a frame that says it has none, with one beside it.
+    /// A frame that announces no descriptor, but carries one, is refused, and the descriptor is closed.
     #[test]
-    fn stowaways_are_closed() {
+    fn unannounced_descriptors_are_closed() {
         let (mut here, there) = pair();
         let (mut read, write) = io::pipe().expect("a pipe");
         fd_passing::send_fds(&there, &[write.as_fd()], Instant::now() + SOON).expect("sent");
@@ -303,14 +304,14 @@ mod tests {
         );
     }
 
-    /// A peer that says its word bit by bit, or never takes ours, does not hold us past our timeout, and one that ended
-    /// is told from one that is slow.
+    /// A peer that sends its message byte by byte, or never reads ours, does not delay us past our timeout. A closed connection
+    /// has another error than a slow one.
     #[test]
-    fn slowness_has_an_end() {
+    fn a_slow_peer_times_out() {
         let short = Duration::from_millis(200);
         let (mut here, mut there) = pair();
         let dripping = thread::spawn(move || {
-            // Ends by the error when the other end is closed.
+            // The write fails when the other end is closed.
             let mut frame = [b'M', 0, 0, 0, 1].into_iter().chain(std::iter::repeat(0));
             while there.write_all(&[frame.next().expect("no end")]).is_ok() {
                 thread::sleep(Duration::from_millis(10));
@@ -333,9 +334,9 @@ mod tests {
         ));
     }
 
-    /// The end of the other process is found behind whatever it has sent, and not before.
+    /// The end of the connection is found after all data that the other process has sent, and not before.
     #[test]
-    fn the_end_is_found() {
+    fn wait_until_closed_discards_data() {
         let (mut here, mut there) = pair();
         there.write_all(&[b'x'; 10_000]).expect("written");
         let early = Instant::now() + Duration::from_millis(20);
@@ -349,9 +350,9 @@ mod tests {
             .expect("it is closed");
     }
 
-    /// More than a frame may hold is not even begun: the other end hears nothing of it.
+    /// Nothing is sent of a message that exceeds a limit.
     #[test]
-    fn too_much_is_not_begun() {
+    fn nothing_is_sent_of_a_message_that_is_too_large() {
         let (mut here, there) = pair();
         let fds = vec![there.as_fd(); FDS_MAX as usize + 1];
         assert!(matches!(
@@ -362,9 +363,9 @@ mod tests {
         assert_eq!((&there).read(&mut [0]).expect("the end"), 0);
     }
 
-    /// A peer that ends in the middle of a frame, says nothing, refuses, or talks nonsense: each has its error.
+    /// Each failure of the peer has its own error: it ends in the middle of a frame, sends nothing, refuses, or sends other data.
     #[test]
-    fn every_failure_has_its_name() {
+    fn every_failure_has_its_own_error() {
         let (mut here, mut there) = pair();
         there
             .write_all(&[MessageKind::Manifest as u8, 9, 0])

@@ -169,7 +169,8 @@ fn a_group_on_an_interface_that_is_gone_is_an_alarm() {
     run("ip link del lan");
     let alarm = alarm_when(&daemon, || {}, is_gone);
     assert!(
-        alarm.text.starts_with("interface lan (index ") && alarm.text.contains("receives nothing"),
+        alarm.text.starts_with("interface lan (index ")
+            && alarm.text.contains("no longer receives datagrams"),
         "{alarm:?}"
     );
     daemon.wait_for("alarm interface_gone, 239.1.2.3:5000 on lan: ");

@@ -360,14 +360,15 @@ fn sessions_are_listed() {
     );
     assert!(
         live.output
-            .contains(&format!("has seen {CLIENTS} datagrams")),
+            .contains(&format!("has received {CLIENTS} datagrams")),
         "{}{}",
         live.output,
         live.errors
     );
     assert!(
-        live.output
-            .contains(&format!("session   {one} has one with 127.0.0.1:9001")),
+        live.output.contains(&format!(
+            "session   {one} has a session with 127.0.0.1:9001"
+        )),
         "{}",
         live.output
     );
@@ -396,7 +397,7 @@ fn explaining_live() {
         "{text}"
     );
     assert!(
-        text.contains("127.0.0.1:9002: dead") && text.contains("has seen 0 datagrams"),
+        text.contains("127.0.0.1:9002: dead") && text.contains("has received 0 datagrams"),
         "{text}"
     );
     ask(&daemon, &["drain", "127.0.0.1:9001"]);
@@ -547,7 +548,7 @@ fn one_daemon_in_one_place() {
         (config.clone(), "another file has this name"),
         (
             format!("[daemon]\ncontrol = \"/no/such/place\"\n{ECHO}"),
-            "make its directory",
+            "create its directory",
         ),
     ] {
         let http = config.replace("[daemon]", "[daemon]\nhttp = \"127.0.0.1:9253\"");

@@ -54,7 +54,7 @@ fn an_unwritable_control_directory() {
     let default = format!("[daemon]\nhttp = \"127.0.0.1:9253\"\n{ECHO}");
     let under = format!("env RUNTIME_DIRECTORY={place}");
     for (config, said) in [
-        (&named, "cannot make the control socket"),
+        (&named, "cannot create the control socket"),
         (&default, "cannot create the control socket"),
     ] {
         let mut daemon = if config == &default {

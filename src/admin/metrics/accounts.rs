@@ -13,7 +13,8 @@ pub(super) struct AccountNames {
     pub(super) dropped: (&'static str, &'static str),
 }
 
-/// Writes the families of accounts: received, handled, and dropped by reason. `labels` returns the labels of each row.
+/// Writes the families of accounts: received, handled, and dropped by reason. `label` is the name of the label that
+/// identifies a row.
 pub(super) fn accounts(
     text: &mut Text,
     names: &AccountNames,

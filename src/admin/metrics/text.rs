@@ -1,6 +1,6 @@
 //! Writes the text format of Prometheus (exposition formats, version 0.0.4): families in order, each with its help and
-//! type before its samples. No library is used, because their registries keep numbers of their own, and ours are in the
-//! snapshot.
+//! type before its samples. No library is used, because its registry would hold the numbers of the snapshot a second
+//! time.
 
 use std::fmt::{Display, Write};
 
@@ -60,8 +60,8 @@ impl Family<'_> {
 
     /// Writes the samples of a histogram: for each upper bound, in ascending order, the number of values up to it.
     pub fn histogram(&mut self, up_to: impl Iterator<Item = (f64, u64)>, sum: f64, count: u64) {
-        up_to.for_each(|(border, count)| {
-            self.part("_bucket", &[("le", &border.to_string())], count);
+        up_to.for_each(|(bound, count)| {
+            self.part("_bucket", &[("le", &bound.to_string())], count);
         });
         self.part("_bucket", &[("le", "+Inf")], count);
         self.part("_sum", &[], sum);

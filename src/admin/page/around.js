@@ -1,7 +1,7 @@
 // The parts around the picture: the daemon's state, alarms, totals, workers, host and ledger.
 
 import { spark } from "./chart.js";
-import { html, mark, say, svg, sync } from "./dom.js";
+import { html, mark, setText, svg, sync } from "./dom.js";
 import { GRAVE } from "./model.js";
 import { count, exact, plural, rate, span } from "./words.js";
 
@@ -32,10 +32,10 @@ export function showHead({ state, version, config_file: file, generation, uptime
   const pill = byId("state");
   pill.hidden = false;
   mark(pill, "class", `pill ${level}`);
-  say(pill, words);
+  setText(pill, words);
   const parts = [`${version}`, file, `up ${span(uptime / 1000)}`, `generation ${exact(generation)}`, `pid ${pid}`];
   const make = () => html("bdi");
-  sync(byId("about"), parts.map((text, at) => ({ text, at })), ({ at }) => String(at), make, (part, { text }) => say(part, text));
+  sync(byId("about"), parts.map((text, at) => ({ text, at })), ({ at }) => String(at), make, (part, { text }) => setText(part, text));
 }
 
 /** Shows the problems, each with its cure; `open(alarm)` opens the node of an alarm, if it has one. */
@@ -67,11 +67,11 @@ export function showAlarms(model, open) {
     const { level, text, cure, since } = alarm;
     const [glyph, body, time, button] = item.children;
     mark(item, "class", level);
-    say(glyph, level === "bad" ? "✕" : "▲");
-    say(body.children[0], text);
-    say(body.children[1], cure);
+    setText(glyph, level === "bad" ? "✕" : "▲");
+    setText(body.children[0], text);
+    setText(body.children[1], cure);
     body.children[1].hidden = cure === "";
-    say(time, since === null ? "" : span(now / 1000 - since));
+    setText(time, since === null ? "" : span(now / 1000 - since));
     button.hidden = !model.find(alarm);
     item.classList.toggle("known", !button.hidden);
   });
@@ -90,7 +90,7 @@ export function showTiles({ totals, history }) {
     const value = totals[name];
     const isTrouble = name === "kernel drops" || name === "not sent";
     mark(tile, "class", isTrouble && value > 0 ? "bad" : "");
-    say(tile.children[1], words(value));
+    setText(tile.children[1], words(value));
     spark(tile.children[2], times, history.line(`total ${name}`), SPARK_WIDTH, SPARK_HEIGHT);
   });
 }
@@ -101,8 +101,8 @@ function facts(id, rows) {
   const make = () => html("div", {}, html("dt"), html("dd"));
   sync(element.firstElementChild, rows, ([name]) => name, make, (row, [name, value, level]) => {
     mark(row, "class", level ?? "");
-    say(row.children[0], name);
-    say(row.children[1], value);
+    setText(row.children[0], name);
+    setText(row.children[1], value);
   });
 }
 

@@ -1,6 +1,6 @@
 // Charts over time: a small chart for the open node, and a sparkline for each tile.
 
-import { mark, say, svg, sync } from "./dom.js";
+import { mark, setText, svg, sync } from "./dom.js";
 import { nice } from "./layout.js";
 import { roundRate, span } from "./words.js";
 
@@ -71,7 +71,7 @@ export class Chart {
       for (const [name, place] of Object.entries({ x1: LEFT, x2: right, y1: y(value), y2: y(value) })) mark(line, name, place);
       mark(text, "x", LEFT - 8);
       mark(text, "y", y(value) + 4);
-      say(text, roundRate(value));
+      setText(text, roundRate(value));
     });
     this.#label("from", LEFT, "start", `${span((last - first) / 1000)} ago`);
     this.#label("to", right, "end", "now");
@@ -85,7 +85,7 @@ export class Chart {
   #label(name, x, anchor, words) {
     this[name] ??= this.element.appendChild(svg("text", { class: "axis", y: HEIGHT - 6, "text-anchor": anchor }));
     mark(this[name], "x", x);
-    say(this[name], words);
+    setText(this[name], words);
   }
 
   #point(pointer) {

@@ -98,27 +98,27 @@ export class Choice {
   }
 
   /**
-   * Returns columns of items, and the edges between them. `asked` has the filter's `words`, the `open` key, the number
+   * Returns columns of items, and the edges between them. `query` has the filter's `words`, the `open` key, the number
    * of `rows` in a column, whether the picture is `wide` enough for all four columns, and otherwise which column is the
    * `left` one.
    */
-  choose(model, asked, nowMs) {
+  choose(model, query, nowMs) {
     const { columns } = model;
     const twins = areTwins(columns);
     for (const route of columns.route) route.partner = twins ? route.in[0].from : null;
     const kinds = ["handler"];
     if (columns.upstream.length > 0) kinds.push("upstream");
-    kinds.unshift(...(twins ? ["route"] : asked.wide ? ["listener", "route"] : [asked.left]));
-    const words = asked.words.toLowerCase();
+    kinds.unshift(...(twins ? ["route"] : query.wide ? ["listener", "route"] : [query.left]));
+    const words = query.words.toLowerCase();
     const filtered = words ? related(model, words) : null;
     const sizes = kinds.map((kind) => columns[kind].length);
-    const reason = JSON.stringify([kinds, sizes, asked, model.snapshot.generation, model.snapshot.pid]);
+    const reason = JSON.stringify([kinds, sizes, query, model.snapshot.generation, model.snapshot.pid]);
     const again = reason !== this.#reason || nowMs - this.#chosenAt > CHOOSE_AGAIN_MS;
     if (again) [this.#reason, this.#chosenAt] = [reason, nowMs];
     const items = new Map();
     const drawn = kinds.map((kind) => {
       const nodes = columns[kind].filter((node) => !filtered || filtered.all.has(node));
-      if (again) this.#kept.set(kind, this.#busiest(nodes, asked));
+      if (again) this.#kept.set(kind, this.#busiest(nodes, query));
       const title = twins && kind === "route" ? "Destinations" : TITLES[kind];
       return { kind, title, count: nodes.length, items: this.#items(kind, nodes, items) };
     });

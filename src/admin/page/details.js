@@ -1,7 +1,7 @@
 // The details of one node, or of the folded rows: rates over time, counters, drops by reason, sessions, errors.
 
 import { Chart } from "./chart.js";
-import { html, mark, say, svg, sync } from "./dom.js";
+import { html, mark, setText, svg, sync } from "./dom.js";
 import { GRAVE } from "./model.js";
 import { exact, plural, rate, span } from "./words.js";
 
@@ -64,10 +64,10 @@ class Table {
       const [swatch, label, small] = element.firstElementChild.children;
       mark(swatch, "class", style === undefined ? "swatch none" : "swatch");
       mark(swatch.firstElementChild, "class", `line s${style}`);
-      say(label, name);
+      setText(label, name);
       mark(label, "title", title ?? null);
-      say(small, text ?? "");
-      figures.forEach((figure, at) => say(element.children[at + 1], figure));
+      setText(small, text ?? "");
+      figures.forEach((figure, at) => setText(element.children[at + 1], figure));
     });
   }
 }
@@ -129,15 +129,15 @@ export class Details {
     for (const part of [this.plot, this.sources, this.targets, this.failure]) part.hidden = !node;
     this.folded.hidden = !many;
     if (many) return this.#showMany(many);
-    if (!node) return say(this.kind, "no longer in the configuration");
-    say(this.kind, node.kind === "upstream" ? `upstream of ${node.row.handler}` : node.kind);
-    say(this.name, node.name);
+    if (!node) return setText(this.kind, "no longer in the configuration");
+    setText(this.kind, node.kind === "upstream" ? `upstream of ${node.row.handler}` : node.kind);
+    setText(this.name, node.name);
     const chips = states(node);
     if (node.row.address && node.row.address !== node.name) chips.push(["note", `at ${node.row.address}`]);
     this.chips.hidden = chips.length === 0;
     sync(this.chips, chips, ([, words]) => words, () => html("span"), (chip, [level, words]) => {
       mark(chip, "class", `chip ${level}`);
-      say(chip, words);
+      setText(chip, words);
     });
     this.#cures(node);
     this.#plot();
@@ -154,8 +154,8 @@ export class Details {
   }
 
   #showMany(nodes) {
-    say(this.kind, "left out of the picture for lack of room");
-    say(this.name, `${plural(nodes.length, nodes[0]?.kind ?? "row")} more`);
+    setText(this.kind, "not shown in the picture, which has no room for them");
+    setText(this.name, `${plural(nodes.length, nodes[0]?.kind ?? "row")} more`);
     this.chips.hidden = true;
     sync(this.alarms, [], String);
     for (const table of [this.figures, this.drops, this.lost, this.failed, this.reported, this.sessions, this.shadow]) table.show([]);
@@ -167,15 +167,15 @@ export class Details {
     const make = () => html("div", { class: "cure" }, html("p"), html("p"));
     sync(this.alarms, alarms, (alarm) => `${alarm.name} ${alarm.about}`, make, (element, alarm) => {
       mark(element, "class", `cure ${GRAVE.has(alarm.name) ? "bad" : "warn"}`);
-      say(element.children[0], alarm.text);
-      say(element.children[1], alarm.cure);
+      setText(element.children[0], alarm.text);
+      setText(element.children[1], alarm.cure);
     });
     const failure = node.row.last_failure;
     this.failure.hidden = !failure;
     if (!failure) return;
     const ago = this.model.snapshot.taken_unix_ms / 1000 - failure.at;
-    say(this.failure.children[1], `${span(ago)} ago: ${failure.text}`);
-    say(this.failure.children[2], alarms.some((alarm) => alarm.cure === failure.cure) ? "" : failure.cure);
+    setText(this.failure.children[1], `${span(ago)} ago: ${failure.text}`);
+    setText(this.failure.children[2], alarms.some((alarm) => alarm.cure === failure.cure) ? "" : failure.cure);
   }
 
   #plot() {
@@ -191,7 +191,7 @@ export class Details {
     if (!node) return;
     const at = chart.index;
     const past = at === null ? null : (chart.times.at(-1) - chart.times[at]) / 1000;
-    say(this.figures.heads[1], past === null ? "now" : `${span(past)} ago`);
+    setText(this.figures.heads[1], past === null ? "now" : `${span(past)} ago`);
     const lines = node.counters.map(({ name, total }, style) => {
       const line = this.lines.find((one) => one.name === name);
       const now = at === null ? node.rates[style] : (line?.values[at] ?? 0);
@@ -229,11 +229,11 @@ export class Details {
     sync(section.children[1], shown, ([node]) => node.key, make, (item, [node, edge]) => {
       const [button] = item.children;
       mark(button, "class", node.level);
-      say(button.children[0], node.name);
-      say(button.children[1], (edge.shared ? "≈ " : "") + rate(edge.rate));
+      setText(button.children[0], node.name);
+      setText(button.children[1], (edge.shared ? "≈ " : "") + rate(edge.rate));
     });
     const rest = links.length - shown.length;
     section.children[2].hidden = rest === 0;
-    say(section.children[2], `and ${exact(rest)} more: the filter finds them`);
+    setText(section.children[2], `and ${exact(rest)} more: the filter finds them`);
   }
 }

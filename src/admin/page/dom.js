@@ -19,7 +19,7 @@ export function svg(name, attributes = {}, ...children) {
 }
 
 /** Sets a text only if it differs, so that unchanged text causes no layout and is not read out again. */
-export function say(element, text) {
+export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 

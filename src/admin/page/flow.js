@@ -1,7 +1,7 @@
 // The picture: nodes in columns, and ribbons between them.
 
 import { Choice } from "./choice.js";
-import { mark, say, svg, sync } from "./dom.js";
+import { mark, setText, svg, sync } from "./dom.js";
 import { fit, fitTwo } from "./fit.js";
 import { measures, outline, place, Scale } from "./layout.js";
 import { count, plural, rate } from "./words.js";
@@ -77,7 +77,7 @@ export class Flow {
     new ResizeObserver(() => this.draw()).observe(element.parentElement);
   }
 
-  /** Takes an updated model. */
+  /** Shows an updated model. */
   take(model) {
     this.model = model;
     this.#choice.weigh(model);
@@ -102,8 +102,8 @@ export class Flow {
     this.width = Math.max(WIDTH_MIN, Math.floor(this.element.getBoundingClientRect().width));
     this.size = measures(this.width);
     const { rows, wide } = this.size;
-    const asked = { words: this.words, open: this.selected, rows, wide, left: this.left };
-    this.chosen = this.#choice.choose(this.model, asked, performance.now());
+    const query = { words: this.words, open: this.selected, rows, wide, left: this.left };
+    this.chosen = this.#choice.choose(this.model, query, performance.now());
     if (isNew || !this.pixels || this.size.compact !== this.wasCompact) this.pixels = this.#scale.take(this.chosen, this.size);
     this.wasCompact = this.size.compact;
     this.filtered(this.chosen, !wide && !this.chosen.twins);
@@ -153,9 +153,9 @@ export class Flow {
     const update = (element, { x, title, count: rows, items, w }) => {
       mark(element, "transform", `translate(${x},14)`);
       const [name, total] = element.children;
-      say(name, items.length === 1 ? title.slice(0, -1) : title);
+      setText(name, items.length === 1 ? title.slice(0, -1) : title);
       mark(total, "x", w);
-      say(total, rows > 1 && !this.size.compact ? count(rows) : "");
+      setText(total, rows > 1 && !this.size.compact ? count(rows) : "");
     };
     const make = () => svg("g", {}, svg("text", { class: "head" }), svg("text", { class: "number" }));
     sync(this.heads, this.chosen.columns, (column) => column.kind, make, update);
@@ -176,7 +176,7 @@ export class Flow {
     sync(this.numbers, numbered, key, () => svg("text"), (text, edge) => {
       mark(text, "x", (edge.start.x + edge.end.x) / 2);
       mark(text, "y", (edge.start.y + edge.end.y + edge.width) / 2 + 4);
-      say(text, (edge.shared ? "≈ " : "") + rate(edge.rate));
+      setText(text, (edge.shared ? "≈ " : "") + rate(edge.rate));
     });
   }
 
@@ -205,7 +205,7 @@ export class Flow {
     const put = (text, x, line, words) => {
       mark(text, "x", x);
       mark(text, "y", top + line * leading);
-      say(text, words);
+      setText(text, words);
     };
     put(name, pad, 0, lines[0]);
     put(second, pad, 1, lines[1] ?? "");
@@ -218,7 +218,7 @@ export class Flow {
     const label = `${item.kind} ${titleOf(item)}, ${rate(item.rate)}, ${count(item.total)} in all${state}${words ? `, ${words}` : ""}`;
     mark(element, "aria-label", label);
     mark(element, "data-total", item.total);
-    say(element.lastElementChild, `${titleOf(item)}\n${words}`.trim());
+    setText(element.lastElementChild, `${titleOf(item)}\n${words}`.trim());
   }
 }
 

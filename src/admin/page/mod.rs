@@ -1,5 +1,5 @@
 //! The files of the page, which are part of the program. They are HTML, CSS and ES modules that a browser loads as they
-//! are: there is no build step, and nothing is loaded from other hosts. Begin to read at `page.js`.
+//! are: there is no build step, and nothing is loaded from other hosts. `page.js` is the entry point.
 
 use serde_json::{Value, json};
 
@@ -117,14 +117,18 @@ mod tests {
         assert_eq!(ASSETS.len(), served.len() + 1);
     }
 
-    /// What the files name of each other is there, nothing is named that lies elsewhere, and nothing makes markup of text.
+    /// Every file that a file refers to is served. No file refers to another host, and none turns text into markup.
     #[test]
-    fn files_name_only_each_other() {
+    fn files_refer_only_to_each_other() {
         for asset in ASSETS {
             for start in ["from \"./", "src=\"page/", "href=\"page/"] {
                 for rest in asset.text.split(start).skip(1) {
                     let name = rest.split('"').next().unwrap();
-                    assert!(served().contains(name), "{} names {name}", asset.path);
+                    assert!(
+                        served().contains(name),
+                        "{} refers to {name}, which is not served",
+                        asset.path
+                    );
                 }
             }
             let own = asset.text.replace("http://www.w3.org/2000/svg", "");
@@ -138,7 +142,7 @@ mod tests {
                 "insertAdjacentHTML",
                 "eval(",
             ] {
-                assert!(!own.contains(never), "{} has {never}", asset.path);
+                assert!(!own.contains(never), "{} contains {never}", asset.path);
             }
         }
     }

@@ -91,7 +91,7 @@ export class Model {
     this.totals = null;
   }
 
-  /** Takes the next snapshot. */
+  /** Updates the model from the next snapshot. */
   take(snapshot) {
     const seconds = this.#secondsSince(snapshot);
     const before = this.nodes;
@@ -137,8 +137,8 @@ export class Model {
   }
 
   /**
-   * Assigns the alarms to nodes. A listener and a route may have the same name; the type of an alarm tells which one it
-   * means.
+   * Assigns the alarms to nodes. A listener and a route may have the same name; the type of an alarm shows which one
+   * it means.
    */
   #raise(alarms) {
     const about = new Map();
@@ -171,14 +171,13 @@ export class Model {
     const all = (kind, of) => this.columns[kind].reduce((total, node) => total + (node.rate(of) ?? 0), 0);
     const known = this.before !== null;
     const total = (kind, of) => (known ? all(kind, of) : null);
-    const refused = this.columns.handler;
     return {
       received: total("listener", (row) => row.received),
       sent: total("handler", (row) => row.sent),
       dropped: total("listener", (row) => row.dropped),
       "kernel drops": known ? all("listener", (row) => row.kernel_drops) + all("upstream", (row) => row.kernel_drops) : null,
       "not sent": total("handler", (row) => sum(row.failed)),
-      sessions: refused.reduce((open, node) => open + node.row.sessions.open, 0),
+      sessions: this.columns.handler.reduce((open, node) => open + node.row.sessions.open, 0),
     };
   }
 }
@@ -188,9 +187,9 @@ export class Model {
  * gets what it received, and listeners contribute in proportion to what they have (iterative proportional fitting).
  */
 function share(listeners, routes) {
-  const scale = (edges, wanted) => {
+  const scale = (edges, target) => {
     const have = edges.reduce((total, edge) => total + edge.rate, 0);
-    for (const edge of edges) edge.rate = have > 0 ? (edge.rate * wanted) / have : 0;
+    for (const edge of edges) edge.rate = have > 0 ? (edge.rate * target) / have : 0;
   };
   for (const listener of listeners) for (const edge of listener.out) edge.rate = listener.flow;
   for (let round = 0; round < 8; round += 1) {

@@ -3,7 +3,7 @@
 
 import { showAlarms, showFoot, showHead, showTiles } from "./around.js";
 import { Details } from "./details.js";
-import { mark, say } from "./dom.js";
+import { mark, setText } from "./dom.js";
 import { Flow } from "./flow.js";
 import { Model } from "./model.js";
 import { follow } from "./stream.js";
@@ -15,7 +15,7 @@ const model = new Model();
 const meanings = new Map();
 const counters = new Map();
 let folded = new Map();
-let heardAt = 0;
+let receivedAt = 0;
 let retryAt = 0;
 let words = "";
 
@@ -26,7 +26,7 @@ const flow = new Flow(byId("flow"), {
     const [bar, text] = byId("scale").children;
     mark(bar.firstElementChild, "height", pixels);
     mark(bar, "height", pixels);
-    say(text, `= ${roundRate(full)}`);
+    setText(text, `= ${roundRate(full)}`);
   },
 });
 const details = new Details(byId("details"), {
@@ -37,7 +37,7 @@ const details = new Details(byId("details"), {
   counters,
 });
 
-/** Opens a node, or closes the open one and returns the focus to where it was opened. */
+/** Opens a node, or closes the open one and returns the focus to that node. */
 function select(key) {
   const last = flow.selected;
   flow.selected = key;
@@ -55,23 +55,23 @@ function showFiltered(chosen, hasChoice) {
   for (const { items } of chosen.columns) {
     for (const item of items) if (item.isFolded) folded.set(item.key, item.nodes);
   }
-  say(byId("matches"), chosen.found === null ? "" : chosen.found === 0 ? "nothing matches" : plural(chosen.found, "match").replace("matchs", "matches"));
+  setText(byId("matches"), chosen.found === null ? "" : chosen.found === 0 ? "nothing matches" : plural(chosen.found, "match").replace("matchs", "matches"));
   byId("left").hidden = !hasChoice;
   for (const button of byId("left").children) {
     const { left } = button.dataset;
     mark(button, "aria-pressed", left === flow.left);
     const levels = new Set(model.columns[left].map((node) => node.level));
     const sign = levels.has("bad") ? " ✕" : levels.has("warn") ? " ▲" : "";
-    say(button, (left === "listener" ? "Listeners" : "Routes") + sign);
+    setText(button, (left === "listener" ? "Listeners" : "Routes") + sign);
   }
   const isEmpty = model.nodes.size === 0;
   byId("empty").hidden = !isEmpty;
-  if (isEmpty) say(byId("empty"), "No route is configured.");
+  if (isEmpty) setText(byId("empty"), "No route is configured.");
 }
 
 function showStream(state, text) {
   document.body.dataset.stream = state;
-  say(byId("stream"), text);
+  setText(byId("stream"), text);
 }
 
 function take(text) {
@@ -81,7 +81,7 @@ function take(text) {
   } catch {
     return trouble("the snapshot from the daemon cannot be parsed");
   }
-  heardAt = performance.now();
+  receivedAt = performance.now();
   model.take(snapshot);
   byId("broken").hidden = true;
   showStream("live", "● live");
@@ -105,7 +105,7 @@ function trouble(text) {
 function broken(waitMs) {
   words = "The connection to the daemon is lost";
   retryAt = performance.now() + waitMs;
-  showStream("stale", heardAt > 0 ? "▲ stale" : "▲ not connected");
+  showStream("stale", receivedAt > 0 ? "▲ stale" : "▲ not connected");
   showBroken();
 }
 
@@ -113,11 +113,11 @@ function broken(waitMs) {
 function showBroken() {
   if (document.body.dataset.stream !== "stale") return;
   const now = performance.now();
-  const old = heardAt > 0 ? ` What is shown is ${span((now - heardAt) / 1000)} old.` : "";
+  const old = receivedAt > 0 ? ` What is shown is ${span((now - receivedAt) / 1000)} old.` : "";
   const wait = Math.ceil((retryAt - now) / 1000);
   const next = retryAt === 0 ? "" : wait > 0 ? ` Trying again in ${span(wait)}.` : " Trying again.";
   byId("broken").hidden = false;
-  say(byId("broken").firstElementChild, `▲ ${words}.${old}${next}`);
+  setText(byId("broken").firstElementChild, `▲ ${words}.${old}${next}`);
 }
 
 const retry = follow({ snapshot: take, trouble, broken });
@@ -138,12 +138,12 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && flow.selected !== null) select(null);
 });
 
-/** Fills a map from an object that the daemon sends. If it cannot be had, the map stays empty. */
+/** Fills a map from an object that the daemon sends. If it cannot be loaded, the map stays empty. */
 async function load(path, map) {
-  const reply = await fetch(path).catch(() => null);
-  if (reply?.ok) for (const [key, value] of Object.entries(await reply.json())) map.set(key, value);
+  const response = await fetch(path).catch(() => null);
+  if (response?.ok) for (const [key, value] of Object.entries(await response.json())) map.set(key, value);
 }
 
-// Without these, reasons have only their names, and the details lack counters.
+// If these cannot be loaded, drop reasons are shown without their meanings, and the details lack some counters.
 await load("page/drop_reasons.json", meanings);
 await load("page/counters.json", counters);

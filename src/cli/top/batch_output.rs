@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::super::output::json_text;
 use super::super::table::{Align, Table};
 use super::format;
-use super::measure::{Measure, Noun};
+use super::measure::{Measure, RowKind};
 use super::rates::{RateRow, Rates};
 use crate::config::diagnostics::{counted, one_line};
 use crate::observe::snapshot::Snapshot;
@@ -39,28 +39,29 @@ pub(super) fn text(snapshot: &Snapshot, rates: &Rates) -> String {
         ));
         text.push('\n');
     }
-    for noun in Noun::ALL
+    for row_kind in RowKind::ALL
         .into_iter()
-        .filter(|noun| !rates.rows(*noun).is_empty())
+        .filter(|row_kind| !rates.rows(*row_kind).is_empty())
     {
         text.push('\n');
-        text += &table(noun, rates.rows(noun));
+        text += &table(row_kind, rates.rows(row_kind));
     }
     text
 }
 
-fn table(noun: Noun, rows: &[RateRow]) -> String {
-    let mut heads = vec![(noun.singular(), Align::Left)];
-    heads.extend(noun.note().map(|head| (head, Align::Left)));
+fn table(row_kind: RowKind, rows: &[RateRow]) -> String {
+    let mut heads = vec![(row_kind.singular(), Align::Left)];
+    heads.extend(row_kind.note().map(|head| (head, Align::Left)));
     heads.extend(
-        noun.measures()
+        row_kind
+            .measures()
             .iter()
             .map(|measure| (measure.head(), Align::Right)),
     );
     let mut table = Table::new(&heads);
     for row in rows {
-        let note = noun.note().map(|_| row.item.note.clone());
-        let numbers = noun
+        let note = row_kind.note().map(|_| row.item.note.clone());
+        let numbers = row_kind
             .measures()
             .iter()
             .map(|measure| format::value(row.value(*measure)));
@@ -84,21 +85,21 @@ pub(super) fn json(snapshot: &Snapshot, rates: &Rates) -> String {
     all.insert("elapsed_ms".to_owned(), elapsed.into());
     all.insert("state".to_owned(), json!(snapshot.state));
     all.insert("alarms".to_owned(), json!(snapshot.alarms));
-    for noun in Noun::ALL {
+    for row_kind in RowKind::ALL {
         let rows = rates
-            .rows(noun)
+            .rows(row_kind)
             .iter()
-            .map(|row| object(noun, snapshot, row))
+            .map(|row| object(row_kind, snapshot, row))
             .collect();
-        all.insert(noun.label().to_owned(), Value::Array(rows));
+        all.insert(row_kind.label().to_owned(), Value::Array(rows));
     }
     json_text(&Value::Object(all).to_string()) + "\n"
 }
 
-fn object(noun: Noun, snapshot: &Snapshot, row: &RateRow) -> Value {
+fn object(row_kind: RowKind, snapshot: &Snapshot, row: &RateRow) -> Value {
     let mut object = Map::new();
-    name(noun, snapshot, row, &mut object);
-    for measure in noun.measures() {
+    name(row_kind, snapshot, row, &mut object);
+    for measure in row_kind.measures() {
         let value = row.value(*measure);
         // A current value is an integer and must not be printed as 3.0.
         let value = if measure.only_rises() {
@@ -112,26 +113,26 @@ fn object(noun: Noun, snapshot: &Snapshot, row: &RateRow) -> Value {
 }
 
 /// Inserts the names of a row, under the keys of the snapshot.
-fn name(noun: Noun, snapshot: &Snapshot, row: &RateRow, object: &mut Map<String, Value>) {
-    let mut say = |key: &str, value: Value| _ = object.insert(key.to_owned(), value);
+fn name(row_kind: RowKind, snapshot: &Snapshot, row: &RateRow, object: &mut Map<String, Value>) {
+    let mut insert = |key: &str, value: Value| _ = object.insert(key.to_owned(), value);
     let index = row.index;
-    match noun {
-        Noun::Routes => say("route", json!(snapshot.routes[index].route)),
-        Noun::Listeners => say("listener", json!(snapshot.listeners[index].listener)),
-        Noun::Workers => {
-            say("worker", json!(snapshot.workers[index].worker));
-            say("responsive", json!(snapshot.workers[index].responsive));
+    match row_kind {
+        RowKind::Routes => insert("route", json!(snapshot.routes[index].route)),
+        RowKind::Listeners => insert("listener", json!(snapshot.listeners[index].listener)),
+        RowKind::Workers => {
+            insert("worker", json!(snapshot.workers[index].worker));
+            insert("responsive", json!(snapshot.workers[index].responsive));
         }
-        Noun::Handlers => {
-            say("handler", json!(snapshot.handlers[index].handler));
-            say("kind", json!(snapshot.handlers[index].kind));
+        RowKind::Handlers => {
+            insert("handler", json!(snapshot.handlers[index].handler));
+            insert("kind", json!(snapshot.handlers[index].kind));
         }
-        Noun::Upstreams => {
+        RowKind::Upstreams => {
             let upstream = &snapshot.upstreams[index];
-            say("handler", json!(upstream.handler));
-            say("upstream", json!(upstream.upstream));
-            say("alive", json!(upstream.alive));
-            say("draining", json!(upstream.draining));
+            insert("handler", json!(upstream.handler));
+            insert("upstream", json!(upstream.upstream));
+            insert("alive", json!(upstream.alive));
+            insert("draining", json!(upstream.draining));
         }
     }
 }

@@ -12,7 +12,7 @@ use ratatui::widgets::{RenderDirection, Sparkline};
 
 use super::format;
 use super::history::{HISTORY, SnapshotHistory};
-use super::measure::{Measure, Noun};
+use super::measure::{Measure, RowKind};
 use super::palette::Tone;
 use super::rates::{RateRow, Rates, rate};
 use super::rows::{RowKey, items};
@@ -30,13 +30,16 @@ const SPARK_LINES: u16 = 4;
 /// Draws the detail view of the chosen row.
 pub(super) fn draw(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &mut Spots) {
     let snapshots = state.snapshots();
-    let noun = state.noun;
+    let row_kind = state.row_kind;
     let Some(row) = state
         .chosen()
-        .and_then(|key| snapshots.rates.row(noun, key))
+        .and_then(|key| snapshots.rates.row(row_kind, key))
     else {
         let name = state.chosen().map_or("it", |key| key.name.as_str());
-        let gone = format!("{} {name} no longer exists; Esc goes back", noun.singular());
+        let gone = format!(
+            "{} {name} no longer exists; Esc goes back",
+            row_kind.singular()
+        );
         return draw_text(frame, state, area, &[(gone, Tone::Strong)], spots);
     };
     let picture = if area.height >= 3 * SPARK_LINES {
@@ -47,7 +50,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &
     let [picture, rest] =
         Layout::vertical([Constraint::Length(picture), Constraint::Min(0)]).areas(area);
     draw_spark(frame, state, picture, &row.item.key);
-    let text: Vec<TextLine> = (text(snapshots, noun, row).into_iter())
+    let text: Vec<TextLine> = (text(snapshots, row_kind, row).into_iter())
         .flat_map(|(line, tone)| {
             wrap(&line, rest.width.into(), 4)
                 .into_iter()
@@ -58,15 +61,15 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &
 }
 
 fn draw_spark(frame: &mut Frame<'_>, state: &TopState, area: Rect, key: &RowKey) {
-    let noun = state.noun;
-    let columns = state.snapshots().spark(noun, key, area.width.into());
+    let row_kind = state.row_kind;
+    let columns = state.snapshots().spark(row_kind, key, area.width.into());
     let most = columns.iter().flatten().max();
     let minutes = HISTORY.as_secs() / 60;
     let most = most.map_or(String::new(), |most| format!(", at most {most}"));
     let head = format!(
         "{}  {} of the last {minutes} minutes{most}",
         key.name,
-        noun.pulse().head()
+        row_kind.pulse().head()
     );
     let [first, rest] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(area);
     frame.render_widget(
@@ -93,33 +96,33 @@ struct RowParts<'a> {
     reported: Option<&'a ErrnoCounts>,
     sessions: Option<&'a SessionCount>,
     /// The kind of rows that the row leads to, and the edges of the flow graph.
-    next: Option<(Noun, &'a [Edge])>,
+    next: Option<(RowKind, &'a [Edge])>,
     /// Further notes about the row.
     notes: Vec<String>,
 }
 
-fn parts(noun: Noun, snapshot: &Snapshot, index: usize) -> Option<RowParts<'_>> {
+fn parts(row_kind: RowKind, snapshot: &Snapshot, index: usize) -> Option<RowParts<'_>> {
     let flows = &snapshot.flows;
-    Some(match noun {
-        Noun::Routes => RowParts {
+    Some(match row_kind {
+        RowKind::Routes => RowParts {
             account: Some(&snapshot.routes.get(index)?.account),
-            next: Some((Noun::Handlers, &flows.route_to_handler)),
+            next: Some((RowKind::Handlers, &flows.route_to_handler)),
             ..RowParts::default()
         },
-        Noun::Workers => RowParts {
+        RowKind::Workers => RowParts {
             account: Some(&snapshot.workers.get(index)?.account),
             ..RowParts::default()
         },
-        Noun::Listeners => {
+        RowKind::Listeners => {
             let row = snapshot.listeners.get(index)?;
             RowParts {
                 account: Some(&row.account),
                 counters: without_column(row.counters.iter()),
-                next: Some((Noun::Routes, &flows.listener_to_route)),
+                next: Some((RowKind::Routes, &flows.listener_to_route)),
                 ..RowParts::default()
             }
         }
-        Noun::Handlers => {
+        RowKind::Handlers => {
             let row = snapshot.handlers.get(index)?;
             RowParts {
                 account: Some(&row.account),
@@ -128,11 +131,11 @@ fn parts(noun: Noun, snapshot: &Snapshot, index: usize) -> Option<RowParts<'_>> 
                 failed: Some(&row.failed),
                 reported: Some(&row.reported),
                 sessions: Some(&row.sessions),
-                next: Some((Noun::Upstreams, &flows.handler_to_upstream)),
+                next: Some((RowKind::Upstreams, &flows.handler_to_upstream)),
                 notes: vec![format!("kind: {}", one_line(&row.kind))],
             }
         }
-        Noun::Upstreams => upstream(snapshot, index)?,
+        RowKind::Upstreams => upstream(snapshot, index)?,
     })
 }
 
@@ -190,77 +193,27 @@ fn upstream(snapshot: &Snapshot, index: usize) -> Option<RowParts<'_>> {
 }
 
 /// Returns the lines of the detail view.
-fn text(snapshots: &SnapshotHistory, noun: Noun, row: &RateRow) -> Vec<TextLine> {
-    let snapshot = &snapshots.snapshot;
-    let mut lines = vec![(
-        format!("  {:14}{:>16}{:>14}", "", "since start", "now"),
-        Tone::Quiet,
-    )];
-    for measure in noun.measures() {
-        lines.push(numbers(row, *measure));
-    }
-    let before = before(snapshots, noun, &row.item.key);
+fn text(snapshots: &SnapshotHistory, row_kind: RowKind, row: &RateRow) -> Vec<TextLine> {
+    let heading = format!("  {:14}{:>16}{:>14}", "", "since start", "now");
+    let mut lines = vec![(heading, Tone::Quiet)];
+    lines.extend(
+        row_kind
+            .measures()
+            .iter()
+            .map(|measure| numbers(row, *measure)),
+    );
+    let before = before(snapshots, row_kind, &row.item.key);
     let elapsed = snapshots.rates.elapsed;
-    let parts = parts(noun, snapshot, row.index);
+    let parts = parts(row_kind, &snapshots.snapshot, row.index);
     for (place, declared) in parts.iter().flat_map(|parts| &parts.counters).enumerate() {
         let was = before.as_ref().and_then(|was| was.counters.get(place));
         lines.push(counter(*declared, was.map(|was| was.1), elapsed));
     }
-    for alarm in snapshot
-        .alarms
-        .iter()
-        .filter(|alarm| one_line(&alarm.about) == row.item.key.name)
-    {
-        lines.push((format!("! {}", one_line(&alarm.text)), Tone::Warning));
-        lines.push((format!("    → {}", one_line(&alarm.cure)), Tone::Plain));
-    }
+    lines.extend(alarm_lines(&snapshots.snapshot, &row.item.key));
     let Some(parts) = parts else {
         return lines;
     };
-    let per_second = |before: Option<&BTreeMap<String, u64>>, name: &str, now: u64| {
-        let before = before?.get(name).copied().unwrap_or(0);
-        rate(before, now, elapsed?)
-    };
-    let mut section = |head: &str,
-                       now: Option<&BTreeMap<String, u64>>,
-                       before: Option<&BTreeMap<String, u64>>| {
-        let Some(now) = now.filter(|now| !now.is_empty()) else {
-            return;
-        };
-        lines.push((head.to_owned(), Tone::Strong));
-        for (name, count) in now {
-            let rate = format::rate(per_second(before, name, *count));
-            let known = DropReason::ALL.iter().find(|known| known.label() == name);
-            let meaning = known.map_or(String::new(), |known| format!("  {}", known.meaning()));
-            lines.push((
-                format!("  {count} ({rate}) {}{meaning}", one_line(name)),
-                Tone::Plain,
-            ));
-        }
-    };
-    let drops = |account: Option<&Account>| account.map(|account| account.drops.clone());
-    let was = before.as_ref();
-    section(
-        "dropped, by reason",
-        drops(parts.account).as_ref(),
-        drops(was.and_then(|was| was.account)).as_ref(),
-    );
-    section(
-        "replies dropped",
-        drops(parts.replies).as_ref(),
-        drops(was.and_then(|was| was.replies)).as_ref(),
-    );
-    let named = |counts: Option<&ErrnoCounts>| counts.map(errnos::by_name);
-    section(
-        "not sent, by errno",
-        named(parts.failed).as_ref(),
-        named(was.and_then(|was| was.failed)).as_ref(),
-    );
-    section(
-        "reported errors (ICMP), by errno",
-        named(parts.reported).as_ref(),
-        named(was.and_then(|was| was.reported)).as_ref(),
-    );
+    lines.extend(named_count_lines(&parts, before.as_ref(), elapsed));
     lines.extend(parts.sessions.into_iter().flat_map(sessions));
     if let Some((next, edges)) = parts.next {
         lines.extend(next_line(&snapshots.rates, next, edges, row.index));
@@ -269,13 +222,90 @@ fn text(snapshots: &SnapshotHistory, noun: Noun, row: &RateRow) -> Vec<TextLine>
     lines
 }
 
+/// Returns the alarms about the row, each with its cure.
+fn alarm_lines(snapshot: &Snapshot, key: &RowKey) -> Vec<TextLine> {
+    let mut lines = Vec::new();
+    for alarm in snapshot
+        .alarms
+        .iter()
+        .filter(|alarm| one_line(&alarm.about) == key.name)
+    {
+        lines.push((format!("! {}", one_line(&alarm.text)), Tone::Warning));
+        lines.push((format!("    → {}", one_line(&alarm.cure)), Tone::Plain));
+    }
+    lines
+}
+
+/// Counts by the name of a drop reason or of an errno.
+type NamedCounts = BTreeMap<String, u64>;
+
+/// Returns the drops by reason and the errors by errno, with their rates since the previous snapshot.
+fn named_count_lines(
+    parts: &RowParts<'_>,
+    before: Option<&RowParts<'_>>,
+    elapsed: Option<Duration>,
+) -> Vec<TextLine> {
+    let drops = |account: Option<&Account>| account.map(|account| account.drops.clone());
+    let errors = |counts: Option<&ErrnoCounts>| counts.map(errnos::by_name);
+    let groups = |parts: &RowParts<'_>| {
+        [
+            drops(parts.account),
+            drops(parts.replies),
+            errors(parts.failed),
+            errors(parts.reported),
+        ]
+    };
+    let heads = [
+        "dropped, by reason",
+        "replies dropped",
+        "not sent, by errno",
+        "reported errors (ICMP), by errno",
+    ];
+    let before = before.map(groups).unwrap_or_default();
+    let mut lines = Vec::new();
+    for ((head, now), before) in heads.iter().zip(groups(parts)).zip(&before) {
+        let now = now.unwrap_or_default();
+        lines.extend(section(head, &now, before.as_ref(), elapsed));
+    }
+    lines
+}
+
+/// Returns a heading and a line for each count; nothing if there is no count.
+fn section(
+    head: &str,
+    now: &NamedCounts,
+    before: Option<&NamedCounts>,
+    elapsed: Option<Duration>,
+) -> Vec<TextLine> {
+    if now.is_empty() {
+        return Vec::new();
+    }
+    let per_second = |name: &String, count: u64| {
+        let before = before?.get(name).copied().unwrap_or(0);
+        rate(before, count, elapsed?)
+    };
+    let mut lines = vec![(head.to_owned(), Tone::Strong)];
+    for (name, count) in now {
+        let rate = format::rate(per_second(name, *count));
+        let known = DropReason::ALL.iter().find(|known| known.label() == name);
+        let meaning = known.map_or(String::new(), |known| format!("  {}", known.meaning()));
+        let text = format!("  {count} ({rate}) {}{meaning}", one_line(name));
+        lines.push((text, Tone::Plain));
+    }
+    lines
+}
+
 /// Returns the parts of the row in the previous snapshot.
-fn before<'a>(snapshots: &'a SnapshotHistory, noun: Noun, key: &RowKey) -> Option<RowParts<'a>> {
+fn before<'a>(
+    snapshots: &'a SnapshotHistory,
+    row_kind: RowKind,
+    key: &RowKey,
+) -> Option<RowParts<'a>> {
     let before = snapshots.before.as_ref()?;
-    let index = items(noun, before)
+    let index = items(row_kind, before)
         .iter()
         .position(|item| item.key == *key)?;
-    parts(noun, before, index)
+    parts(row_kind, before, index)
 }
 
 fn numbers(row: &RateRow, measure: Measure) -> TextLine {
@@ -330,7 +360,7 @@ fn sessions(count: &SessionCount) -> Vec<TextLine> {
 }
 
 /// Returns the line with the rows that this row leads to.
-fn next_line(rates: &Rates, next: Noun, edges: &[Edge], index: usize) -> Option<TextLine> {
+fn next_line(rates: &Rates, next: RowKind, edges: &[Edge], index: usize) -> Option<TextLine> {
     let rows = rates.rows(next);
     let names = edges
         .iter()

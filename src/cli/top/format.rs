@@ -43,7 +43,7 @@ mod tests {
     /// Small values have a tenth and large ones have none. An unknown value is not shown as 0.
     #[test]
     fn numbers_are_short() {
-        let told: [Option<f64>; 9] = [
+        let values: [Option<f64>; 9] = [
             None,
             Some(0.0),
             Some(0.04),
@@ -55,7 +55,7 @@ mod tests {
             Some(12_345_678.0),
         ];
         assert_eq!(
-            told.map(value),
+            values.map(value),
             ["–", "0", "0", "0.2", "2", "10", "12", "1234", "12.3M"]
         );
         let spans = [5, 65, 3_700, 90_000].map(|seconds| span(Duration::from_secs(seconds)));

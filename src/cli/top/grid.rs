@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
 use super::format;
-use super::measure::{Measure, Noun};
+use super::measure::{Measure, RowKind};
 use super::palette::Tone;
 use super::rates::RateRow;
 use super::state::{Spots, TopState};
@@ -31,7 +31,7 @@ struct Columns {
 impl Columns {
     /// Selects as many columns as fit. The column that the rows are sorted by is always among them.
     fn fit(state: &TopState, rows: &[&RateRow], room: usize) -> Columns {
-        let noun = state.noun;
+        let row_kind = state.row_kind;
         let longest = rows
             .iter()
             .map(|row| width(&row.item.key.name))
@@ -43,10 +43,10 @@ impl Columns {
             .map(|row| 1 + width(&row.item.note))
             .max()
             .unwrap_or(0);
-        let note = noun.note().map_or(0, |head| notes.max(1 + head.len()));
+        let note = row_kind.note().map_or(0, |head| notes.max(1 + head.len()));
         let mut room_left = room.saturating_sub(least + note);
         let sorted = state.order().column;
-        let all = noun
+        let all = row_kind
             .measures()
             .iter()
             .enumerate()
@@ -103,11 +103,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &
     }
     if rows.is_empty() {
         let why = if state.filter.is_empty() {
-            format!("  no {}", state.noun.label())
+            format!("  no {}", state.row_kind.label())
         } else {
             format!(
                 "  no {} match the filter; Esc clears it",
-                state.noun.label()
+                state.row_kind.label()
             )
         };
         frame.render_widget(Line::from(why), body);
@@ -132,7 +132,12 @@ fn head_line(state: &TopState, columns: &Columns, area: Rect, spots: &mut Spots)
         (true, false) => "▲",
     };
     let mut cells = vec![fit(
-        &format!("{}{}{}", " ".repeat(MARKS), sign(0), state.noun.singular()),
+        &format!(
+            "{}{}{}",
+            " ".repeat(MARKS),
+            sign(0),
+            state.row_kind.singular()
+        ),
         columns.name,
     )];
     let mut at = area.x;
@@ -147,7 +152,7 @@ fn head_line(state: &TopState, columns: &Columns, area: Rect, spots: &mut Spots)
         at = at.saturating_add(place.width);
     };
     place(&cells[0], Some(0));
-    if let Some(head) = state.noun.note() {
+    if let Some(head) = state.row_kind.note() {
         cells.push(fit(&format!(" {head}"), columns.note));
         place(&cells[1], None);
     }
@@ -179,8 +184,8 @@ fn row_line(
     };
     let name = fit(&(marks + &row.item.key.name), columns.name);
     let mut spans = vec![Span::styled(name, style(name_tone))];
-    if state.noun.note().is_some() {
-        let tone = if row.item.is_ill {
+    if state.row_kind.note().is_some() {
+        let tone = if row.item.is_bad {
             Tone::Alarm
         } else {
             Tone::Good
@@ -216,16 +221,16 @@ fn row_line(
 
 /// Returns how many rows there are, and how many of them are shown.
 pub(super) fn counted(state: &TopState) -> String {
-    let all = state.snapshots().rates.rows(state.noun).len();
+    let all = state.snapshots().rates.rows(state.row_kind).len();
     let shown = state.rows().len();
-    let noun: &str = if all == 1 {
-        Noun::singular(state.noun)
+    let row_kind: &str = if all == 1 {
+        RowKind::singular(state.row_kind)
     } else {
-        state.noun.label()
+        state.row_kind.label()
     };
     if all == shown {
-        format!("{all} {noun}")
+        format!("{all} {row_kind}")
     } else {
-        format!("{shown} of {all} {noun}")
+        format!("{shown} of {all} {row_kind}")
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::measure::Noun;
+use super::measure::RowKind;
 use super::rates::Rates;
 use super::rows::RowKey;
 use crate::observe::snapshot::Snapshot;
@@ -53,15 +53,15 @@ impl SnapshotHistory {
         self.rates = Rates::between(Some(&self.snapshot), &snapshot);
         self.before = Some(std::mem::replace(&mut self.snapshot, snapshot));
         self.at = at;
-        for noun in Noun::ALL {
-            let mut before = std::mem::take(&mut self.histories[noun as usize]);
+        for row_kind in RowKind::ALL {
+            let mut before = std::mem::take(&mut self.histories[row_kind as usize]);
             // The history of a row that no longer exists is dropped.
-            let rows = self.rates.rows(noun).iter().map(|row| {
+            let rows = self.rates.rows(row_kind).iter().map(|row| {
                 let mut history = before.remove(&row.item.key).unwrap_or_default();
-                remember(&mut history, row.value(noun.pulse()), self.samples_max);
+                remember(&mut history, row.value(row_kind.pulse()), self.samples_max);
                 (row.item.key.clone(), history)
             });
-            self.histories[noun as usize] = rows.collect();
+            self.histories[row_kind as usize] = rows.collect();
         }
     }
 
@@ -74,9 +74,14 @@ impl SnapshotHistory {
 
     /// Returns the last two minutes of a row in this number of columns, the newest at the right. With fewer columns
     /// than samples, each column shows the highest of its samples.
-    pub(super) fn spark(&self, noun: Noun, key: &RowKey, columns: usize) -> Vec<Option<u64>> {
+    pub(super) fn spark(
+        &self,
+        row_kind: RowKind,
+        key: &RowKey,
+        columns: usize,
+    ) -> Vec<Option<u64>> {
         let columns = columns.min(self.samples_max);
-        let Some(history) = self.histories[noun as usize].get(key) else {
+        let Some(history) = self.histories[row_kind as usize].get(key) else {
             return vec![None; columns];
         };
         let sample =

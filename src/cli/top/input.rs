@@ -1,11 +1,11 @@
-//! Keys and the mouse: what each does to the state. [`KEYS`] is what the help shows.
+//! Keys and the mouse, and how each changes the state. The help shows [`KEYS`].
 
 use ratatui::crossterm::event::{
     Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
 };
 use ratatui::layout::Position;
 
-use super::measure::Noun;
+use super::measure::RowKind;
 use super::state::{Mode, Spots, TopState};
 
 /// Number of rows that a page key moves if the height of the table is unknown.
@@ -37,7 +37,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
 /// Whether the program continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum InputOutcome {
-    GoOn,
+    Continue,
     End,
 }
 
@@ -48,7 +48,7 @@ pub(super) fn on_event(state: &mut TopState, spots: &Spots, event: &Event) -> In
         Event::Mouse(mouse) => on_mouse(state, spots, mouse),
         _ => {}
     }
-    InputOutcome::GoOn
+    InputOutcome::Continue
 }
 
 fn on_key(state: &mut TopState, spots: &Spots, key: &KeyEvent) -> InputOutcome {
@@ -56,11 +56,11 @@ fn on_key(state: &mut TopState, spots: &Spots, key: &KeyEvent) -> InputOutcome {
         return if key.code == KeyCode::Char('c') {
             InputOutcome::End
         } else {
-            InputOutcome::GoOn
+            InputOutcome::Continue
         };
     }
     if state.mode == Mode::Filter && on_filter_key(state, key.code) {
-        return InputOutcome::GoOn;
+        return InputOutcome::Continue;
     }
     let page = isize::try_from(spots.body.height)
         .ok()
@@ -68,7 +68,7 @@ fn on_key(state: &mut TopState, spots: &Spots, key: &KeyEvent) -> InputOutcome {
         .unwrap_or(PAGE_ROWS);
     match key.code {
         KeyCode::Char('q') => return InputOutcome::End,
-        KeyCode::Char(digit @ '1'..='5') => state.show(Noun::ALL[digit as usize - '1' as usize]),
+        KeyCode::Char(digit @ '1'..='5') => state.show(RowKind::ALL[digit as usize - '1' as usize]),
         KeyCode::Tab | KeyCode::Right => state.turn(1),
         KeyCode::BackTab | KeyCode::Left => state.turn(-1),
         KeyCode::Down | KeyCode::Char('j') => state.go(1),
@@ -82,13 +82,13 @@ fn on_key(state: &mut TopState, spots: &Spots, key: &KeyEvent) -> InputOutcome {
         KeyCode::Char('>' | 's') => state.sort(1),
         KeyCode::Char('<') => state.sort(-1),
         KeyCode::Char('r') => state.reverse(),
-        KeyCode::Char('/') => state.lay(Mode::Filter),
+        KeyCode::Char('/') => state.set_mode(Mode::Filter),
         KeyCode::Char('a') => toggle(state, Mode::Alarms),
         KeyCode::Char('?' | 'h') => toggle(state, Mode::Help),
         KeyCode::Char(' ') => state.pause(),
         _ => {}
     }
-    InputOutcome::GoOn
+    InputOutcome::Continue
 }
 
 /// Handles a key while a filter is edited, when letters are text. Returns whether the key was for the filter.
@@ -96,14 +96,14 @@ fn on_filter_key(state: &mut TopState, code: KeyCode) -> bool {
     match code {
         KeyCode::Char(letter) => state.write(letter),
         KeyCode::Backspace => _ = state.filter.pop(),
-        KeyCode::Enter => state.lay(Mode::Table),
+        KeyCode::Enter => state.set_mode(Mode::Table),
         _ => return false,
     }
     true
 }
 
 fn toggle(state: &mut TopState, mode: Mode) {
-    state.lay(if state.mode == mode {
+    state.set_mode(if state.mode == mode {
         Mode::Table
     } else {
         mode
@@ -122,8 +122,8 @@ fn on_mouse(state: &mut TopState, spots: &Spots, mouse: &MouseEvent) {
 }
 
 fn on_click(state: &mut TopState, spots: &Spots, at: Position) {
-    if let Some((_, noun)) = spots.tabs.iter().find(|(area, _)| area.contains(at)) {
-        return state.show(*noun);
+    if let Some((_, row_kind)) = spots.tabs.iter().find(|(area, _)| area.contains(at)) {
+        return state.show(*row_kind);
     }
     if !matches!(state.mode, Mode::Table | Mode::Filter) {
         return;

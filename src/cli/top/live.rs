@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use ratatui::crossterm::event;
 
-use super::super::remote::why_not;
+use super::super::remote::explain_failure;
 use super::ending::Ending;
 use super::input::{InputOutcome, on_event};
 use super::screen::Screen;
@@ -30,12 +30,12 @@ type LiveUpdate = (Result<Snapshot, String>, Instant);
 /// Shows the live view until the user presses q, a signal arrives, or the terminal is gone.
 pub(super) fn run(client: Client, mut state: TopState, interval: Duration) -> io::Result<()> {
     let ending = Ending::watch()?;
-    let responses = listen(client, interval)?;
+    let responses = start_requests(client, interval)?;
     let mut screen = Screen::open()?;
     let mut spots = Spots::default();
     let mut drawn: Option<Instant> = None;
     while !ending.is_due() {
-        let has_news = hear(&responses, &mut state)?;
+        let has_news = receive_all(&responses, &mut state)?;
         if has_news || drawn.is_none_or(|drawn| drawn.elapsed() >= FRAME) {
             spots = screen.draw(&state, Instant::now())?;
             state.settle(&spots);
@@ -44,7 +44,7 @@ pub(super) fn run(client: Client, mut state: TopState, interval: Duration) -> io
         match take_events(&mut state, &mut spots)? {
             Some(InputOutcome::End) => break,
             // The next iteration draws the change.
-            Some(InputOutcome::GoOn) => drawn = None,
+            Some(InputOutcome::Continue) => drawn = None,
             None => {}
         }
     }
@@ -52,11 +52,11 @@ pub(super) fn run(client: Client, mut state: TopState, interval: Duration) -> io
 }
 
 /// Handles the responses that have arrived. Returns whether there were any.
-fn hear(responses: &Receiver<LiveUpdate>, state: &mut TopState) -> io::Result<bool> {
+fn receive_all(responses: &Receiver<LiveUpdate>, state: &mut TopState) -> io::Result<bool> {
     let mut has_news = false;
     loop {
         match responses.try_recv() {
-            Ok((response, at)) => state.hear(response, at),
+            Ok((response, at)) => state.on_response(response, at),
             Err(TryRecvError::Empty) => return Ok(has_news),
             Err(TryRecvError::Disconnected) => {
                 return Err(io::Error::other(
@@ -91,15 +91,15 @@ fn take_events(state: &mut TopState, spots: &mut Spots) -> io::Result<Option<Inp
 
 /// Requests snapshots until the receiver is dropped. The thread ends with the process, since it may be waiting for a
 /// response.
-fn listen(client: Client, interval: Duration) -> io::Result<Receiver<LiveUpdate>> {
+fn start_requests(client: Client, interval: Duration) -> io::Result<Receiver<LiveUpdate>> {
     let (sender, receiver) = bounded(1);
-    let listen = move || {
+    let work = move || {
         let mut next = Instant::now() + interval;
         loop {
             thread::sleep(next.saturating_duration_since(Instant::now()));
             // After a long wait for a response, the interval starts anew, without a burst of requests.
             next = (next + interval).max(Instant::now());
-            let response = ask(&client);
+            let response = request_snapshot(&client);
             if sender.send((response, Instant::now())).is_err() {
                 return;
             }
@@ -107,15 +107,15 @@ fn listen(client: Client, interval: Duration) -> io::Result<Receiver<LiveUpdate>
     };
     thread::Builder::new()
         .name("top-requests".to_owned())
-        .spawn(listen)?;
+        .spawn(work)?;
     Ok(receiver)
 }
 
 /// Requests a snapshot. A missing response is returned as an error text, for display.
-fn ask(client: &Client) -> Result<Snapshot, String> {
+fn request_snapshot(client: &Client) -> Result<Snapshot, String> {
     let response = client
         .get("/status")
-        .map_err(|error| why_not(client, &error))?;
+        .map_err(|error| explain_failure(client, &error))?;
     if !response.is_success() {
         return Err(format!(
             "the daemon refused the request: {}",

@@ -4,7 +4,7 @@ use crate::dispatch::counters::CounterField;
 
 /// A kind of row, and the table that shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Noun {
+pub(super) enum RowKind {
     Routes,
     Handlers,
     Upstreams,
@@ -28,24 +28,24 @@ pub(super) enum Measure {
     KernelDrops,
 }
 
-impl Noun {
+impl RowKind {
     /// All kinds, in the order of the tabs.
-    pub(super) const ALL: [Noun; 5] = [
-        Noun::Routes,
-        Noun::Handlers,
-        Noun::Upstreams,
-        Noun::Listeners,
-        Noun::Workers,
+    pub(super) const ALL: [RowKind; 5] = [
+        RowKind::Routes,
+        RowKind::Handlers,
+        RowKind::Upstreams,
+        RowKind::Listeners,
+        RowKind::Workers,
     ];
 
     /// Returns the name of the tab, which is also the key of the list in JSON.
     pub(super) fn label(self) -> &'static str {
         match self {
-            Noun::Routes => "routes",
-            Noun::Handlers => "handlers",
-            Noun::Upstreams => "upstreams",
-            Noun::Listeners => "listeners",
-            Noun::Workers => "workers",
+            RowKind::Routes => "routes",
+            RowKind::Handlers => "handlers",
+            RowKind::Upstreams => "upstreams",
+            RowKind::Listeners => "listeners",
+            RowKind::Workers => "workers",
         }
     }
 
@@ -56,7 +56,7 @@ impl Noun {
 
     /// Returns the heading of the column for notes beside the names, if the table has one.
     pub(super) fn note(self) -> Option<&'static str> {
-        matches!(self, Noun::Upstreams | Noun::Workers).then_some("state")
+        matches!(self, RowKind::Upstreams | RowKind::Workers).then_some("state")
     }
 
     /// Returns the columns, the most useful first. A narrow terminal shows as many as fit.
@@ -66,12 +66,12 @@ impl Noun {
             Skipped,
         };
         match self {
-            Noun::Routes | Noun::Workers => &[Received, Handled, Dropped, InFlight],
-            Noun::Handlers => &[
+            RowKind::Routes | RowKind::Workers => &[Received, Handled, Dropped, InFlight],
+            RowKind::Handlers => &[
                 Received, Handled, Dropped, InFlight, Sent, Sessions, NotSent, Replies,
             ],
-            Noun::Upstreams => &[Sent, NotSent, Replies, Sessions, Skipped, KernelDrops],
-            Noun::Listeners => &[Received, Handled, Dropped, InFlight, KernelDrops],
+            RowKind::Upstreams => &[Sent, NotSent, Replies, Sessions, Skipped, KernelDrops],
+            RowKind::Listeners => &[Received, Handled, Dropped, InFlight, KernelDrops],
         }
     }
 

@@ -1,4 +1,4 @@
-//! `udispatch top`: shows the running daemon live in a terminal, or prints one table to a pipe.
+//! `udispatch top`: shows the running daemon live in a terminal, or prints the tables once to a pipe.
 //!
 //! `rates.rs` turns two consecutive snapshots into rates, for the rows of `rows.rs` and the measures of `measure.rs`.
 //! `history.rs` keeps the rates and previous samples. The state (`state.rs`) holds what is shown and in which order
@@ -36,7 +36,7 @@ use clap::Args;
 
 use self::rates::Rates;
 use self::state::TopState;
-use super::remote::{Remote, judge, understand};
+use super::remote::{Remote, check, parse};
 use super::{Exit, output};
 use crate::admin::client::Client;
 use crate::observe::snapshot::Snapshot;
@@ -49,7 +49,7 @@ const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration
 /// Show the traffic of the running daemon, in datagrams per second
 ///
 /// Shows the rates of routes, handlers, upstreams, listeners and workers, the alarms, and the kernel drops. In a terminal
-/// the view is live, and ? shows the keys. On a pipe the tables are printed once.
+/// the view is live, and the key ? shows all keys. If the output is not a terminal, the tables are printed once.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -79,12 +79,12 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
     let exit = if is_live(arguments) {
         watch(arguments)
     } else {
-        look(arguments)
+        print_once(arguments)
     };
     exit.unwrap_or_else(|exit| exit)
 }
 
-/// Returns whether to show the live view: it is wanted, and there is a terminal that can show it.
+/// Returns whether to show the live view: it is requested, and there is a terminal that can show it.
 fn is_live(arguments: &Arguments) -> bool {
     let is_dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
     io::stdout().is_terminal() && !is_dumb && !arguments.once && !arguments.json
@@ -97,7 +97,7 @@ fn watch(arguments: &Arguments) -> Result<Exit, Exit> {
     let has_colours = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let state = TopState::new(snapshot, Instant::now(), arguments.interval, has_colours);
     live::run(client, state, arguments.interval).map_err(|error| {
-        output::complain(&format!(
+        output::print_error(&format!(
             "error: the terminal cannot be used: {error}. `--once` prints one table"
         ));
         Exit::Failure
@@ -106,7 +106,7 @@ fn watch(arguments: &Arguments) -> Result<Exit, Exit> {
 }
 
 /// Takes two snapshots and prints what happened between them.
-fn look(arguments: &Arguments) -> Result<Exit, Exit> {
+fn print_once(arguments: &Arguments) -> Result<Exit, Exit> {
     let client = arguments.remote.client(TIMEOUT)?;
     let before = first(&client)?;
     thread::sleep(arguments.interval);
@@ -122,5 +122,5 @@ fn look(arguments: &Arguments) -> Result<Exit, Exit> {
 
 /// Requests the first snapshot. A missing response ends the command.
 fn first(client: &Client) -> Result<Snapshot, Exit> {
-    understand(&judge(client, client.get("/status"))?)
+    parse(&check(client, client.get("/status"))?)
 }

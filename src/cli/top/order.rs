@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::measure::{Measure, Noun};
+use super::measure::{Measure, RowKind};
 use super::rates::RateRow;
 
 /// The column that rows are sorted by, and the direction.
@@ -16,9 +16,9 @@ pub(super) struct Order {
 
 impl Order {
     /// Returns the default order: the busiest first. Workers are sorted by number, since they are few and similar.
-    pub(super) fn default(noun: Noun) -> Order {
-        match noun {
-            Noun::Workers => Order {
+    pub(super) fn default(row_kind: RowKind) -> Order {
+        match row_kind {
+            RowKind::Workers => Order {
                 column: 0,
                 is_falling: false,
             },
@@ -30,8 +30,8 @@ impl Order {
     }
 
     /// Returns the order by another column, `columns` further to the right. The first column follows the last.
-    pub(super) fn shift(self, noun: Noun, columns: isize) -> Order {
-        let count = noun.measures().len().cast_signed() + 1;
+    pub(super) fn shift(self, row_kind: RowKind, columns: isize) -> Order {
+        let count = row_kind.measures().len().cast_signed() + 1;
         let column = (self.column.cast_signed() + columns).rem_euclid(count) as usize;
         Order {
             column,
@@ -48,28 +48,28 @@ impl Order {
     }
 
     /// Returns the measure that rows are sorted by; `None` if they are sorted by name.
-    pub(super) fn measure(self, noun: Noun) -> Option<Measure> {
+    pub(super) fn measure(self, row_kind: RowKind) -> Option<Measure> {
         self.column
             .checked_sub(1)
-            .and_then(|column| noun.measures().get(column))
+            .and_then(|column| row_kind.measures().get(column))
             .copied()
     }
 
     /// Compares two rows. Unknown values come last in either direction. Equal rows keep the order of the file.
-    fn compare(self, noun: Noun, one: &RateRow, other: &RateRow) -> Ordering {
-        let way = |ordering: Ordering| {
+    fn compare(self, row_kind: RowKind, one: &RateRow, other: &RateRow) -> Ordering {
+        let directed = |ordering: Ordering| {
             if self.is_falling {
                 ordering.reverse()
             } else {
                 ordering
             }
         };
-        let ordering = match self.measure(noun) {
+        let ordering = match self.measure(row_kind) {
             // The names of workers contain numbers, so compare the numbers.
-            None if noun == Noun::Workers => way(one.index.cmp(&other.index)),
-            None => way(one.item.key.name.cmp(&other.item.key.name)),
+            None if row_kind == RowKind::Workers => directed(one.index.cmp(&other.index)),
+            None => directed(one.item.key.name.cmp(&other.item.key.name)),
             Some(measure) => match (one.value(measure), other.value(measure)) {
-                (Some(one), Some(other)) => way(one.total_cmp(&other)),
+                (Some(one), Some(other)) => directed(one.total_cmp(&other)),
                 (one, other) => other.is_some().cmp(&one.is_some()),
             },
         };
@@ -79,15 +79,15 @@ impl Order {
 
 /// Returns the rows whose name or note contains the filter, in this order.
 pub(super) fn arrange<'a>(
-    noun: Noun,
+    row_kind: RowKind,
     rows: &'a [RateRow],
     filter: &str,
     order: Order,
 ) -> Vec<&'a RateRow> {
-    let wanted = filter.to_lowercase();
-    let has = |text: &str| text.to_lowercase().contains(&wanted);
-    let fits = |row: &&RateRow| wanted.is_empty() || has(&row.item.key.name) || has(&row.item.note);
+    let filter = filter.to_lowercase();
+    let has = |text: &str| text.to_lowercase().contains(&filter);
+    let fits = |row: &&RateRow| filter.is_empty() || has(&row.item.key.name) || has(&row.item.note);
     let mut rows: Vec<&RateRow> = rows.iter().filter(fits).collect();
-    rows.sort_by(|one, other| order.compare(noun, one, other));
+    rows.sort_by(|one, other| order.compare(row_kind, one, other));
     rows
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::measure::{Measure, Noun};
+use super::measure::{Measure, RowKind};
 use super::rows::{RowCounts, RowItem, RowKey, items};
 use crate::observe::snapshot::Snapshot;
 
@@ -43,7 +43,7 @@ impl RateRow {
 
     /// Returns whether the row is highlighted, because its state is bad or the kernel drops its datagrams.
     pub(super) fn stands_out(&self) -> bool {
-        self.item.is_ill
+        self.item.is_bad
             || self
                 .value(Measure::KernelDrops)
                 .is_some_and(|rate| rate > 0.0)
@@ -54,16 +54,16 @@ impl Rates {
     /// Returns the rates between two snapshots. Without the earlier one, no row has a rate yet.
     pub(super) fn between(before: Option<&Snapshot>, after: &Snapshot) -> Rates {
         let elapsed = before.and_then(|before| elapsed(before, after));
-        let rows = Noun::ALL.map(|noun| {
+        let rows = RowKind::ALL.map(|row_kind| {
             let before = before
                 .filter(|_| elapsed.is_some())
-                .map(|before| items(noun, before))
+                .map(|before| items(row_kind, before))
                 .unwrap_or_default();
             let before: HashMap<&RowKey, &RowCounts> = before
                 .iter()
                 .map(|item| (&item.key, &item.counts))
                 .collect();
-            let after = items(noun, after).into_iter().enumerate();
+            let after = items(row_kind, after).into_iter().enumerate();
             let row = |(index, item): (usize, RowItem)| {
                 let rates = rates(before.get(&item.key).copied(), &item.counts, elapsed);
                 RateRow { item, index, rates }
@@ -74,26 +74,26 @@ impl Rates {
     }
 
     /// Returns the rows of one kind, in the order of the snapshot.
-    pub(super) fn rows(&self, noun: Noun) -> &[RateRow] {
-        &self.rows[noun as usize]
+    pub(super) fn rows(&self, row_kind: RowKind) -> &[RateRow] {
+        &self.rows[row_kind as usize]
     }
 
     /// Returns one row, if it exists.
-    pub(super) fn row(&self, noun: Noun, key: &RowKey) -> Option<&RateRow> {
-        self.rows(noun).iter().find(|row| row.item.key == *key)
+    pub(super) fn row(&self, row_kind: RowKind, key: &RowKey) -> Option<&RateRow> {
+        self.rows(row_kind).iter().find(|row| row.item.key == *key)
     }
 
     /// Returns the sum of the known values of one kind; `None` if none is known.
-    pub(super) fn sum(&self, noun: Noun, measure: Measure) -> Option<f64> {
-        self.rows(noun)
+    pub(super) fn sum(&self, row_kind: RowKind, measure: Measure) -> Option<f64> {
+        self.rows(row_kind)
             .iter()
             .filter_map(|row| row.value(measure))
             .reduce(|sum, value| sum + value)
     }
 
     /// Returns the sum of the counts of one kind.
-    pub(super) fn total(&self, noun: Noun, measure: Measure) -> u64 {
-        self.rows(noun)
+    pub(super) fn total(&self, row_kind: RowKind, measure: Measure) -> u64 {
+        self.rows(row_kind)
             .iter()
             .fold(0, |sum, row| sum.saturating_add(row.count(measure)))
     }

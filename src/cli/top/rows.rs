@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::measure::{Measure, Noun};
+use super::measure::{Measure, RowKind};
 use crate::config::diagnostics::one_line;
 use crate::dispatch::counters::CounterField;
 use crate::observe::snapshot::{
@@ -28,18 +28,18 @@ pub(super) struct RowItem {
     /// The kind or the state of the row, for the note column.
     pub(super) note: String,
     /// Whether the state of the row is bad.
-    pub(super) is_ill: bool,
+    pub(super) is_bad: bool,
     pub(super) counts: RowCounts,
 }
 
 /// Returns the rows of one kind, in the order of the snapshot.
-pub(super) fn items(noun: Noun, snapshot: &Snapshot) -> Vec<RowItem> {
-    let mut items: Vec<RowItem> = match noun {
-        Noun::Routes => snapshot.routes.iter().map(route).collect(),
-        Noun::Handlers => snapshot.handlers.iter().map(handler).collect(),
-        Noun::Upstreams => snapshot.upstreams.iter().map(upstream).collect(),
-        Noun::Listeners => snapshot.listeners.iter().map(listener).collect(),
-        Noun::Workers => snapshot.workers.iter().map(worker).collect(),
+pub(super) fn items(row_kind: RowKind, snapshot: &Snapshot) -> Vec<RowItem> {
+    let mut items: Vec<RowItem> = match row_kind {
+        RowKind::Routes => snapshot.routes.iter().map(route).collect(),
+        RowKind::Handlers => snapshot.handlers.iter().map(handler).collect(),
+        RowKind::Upstreams => snapshot.upstreams.iter().map(upstream).collect(),
+        RowKind::Listeners => snapshot.listeners.iter().map(listener).collect(),
+        RowKind::Workers => snapshot.workers.iter().map(worker).collect(),
     };
     let mut seen: HashMap<String, usize> = HashMap::new();
     for item in &mut items {
@@ -53,7 +53,7 @@ pub(super) fn items(noun: Noun, snapshot: &Snapshot) -> Vec<RowItem> {
 fn item(
     name: &str,
     note: &str,
-    is_ill: bool,
+    is_bad: bool,
     counts: impl IntoIterator<Item = (Measure, u64)>,
 ) -> RowItem {
     let mut all = [0; Measure::COUNT];
@@ -66,7 +66,7 @@ fn item(
             nth: 0,
         },
         note: one_line(note),
-        is_ill,
+        is_bad,
         counts: all,
     }
 }

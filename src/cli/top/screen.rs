@@ -88,10 +88,10 @@ mod tests {
 
     /// After a panic the terminal is restored, and the panic message is readable.
     #[test]
-    fn a_panic_gives_the_terminal_back() {
+    fn a_panic_restores_the_terminal() {
         if env::var_os(INSIDE).is_some() {
             let _screen = Screen::open().expect("a terminal");
-            panic!("the words of the panic");
+            panic!("the text of the panic");
         }
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
         grantpt(&master).expect("granted");
@@ -108,7 +108,7 @@ mod tests {
         let mut command = Command::new(env::current_exe().expect("the test's own path"));
         command.args([
             "--exact",
-            "cli::top::screen::tests::a_panic_gives_the_terminal_back",
+            "cli::top::screen::tests::a_panic_restores_the_terminal",
             "--nocapture",
         ]);
         command
@@ -142,7 +142,7 @@ mod tests {
             "{written:?}"
         );
         assert!(
-            place("\u{1b}[?1049l") < place("the words of the panic"),
+            place("\u{1b}[?1049l") < place("the text of the panic"),
             "{written:?}"
         );
     }

@@ -1,12 +1,12 @@
-//! The state of the live view: which table, order and row are shown, and what is drawn over the table. It changes only
-//! by the calls below, reads no clock, and draws nothing.
+//! The state of the live view: which table, order and row are shown, and what is drawn over the table. Only
+//! the methods below change it. They read no clock and draw nothing.
 
 use std::time::{Duration, Instant};
 
 use ratatui::layout::Rect;
 
 use super::history::SnapshotHistory;
-use super::measure::Noun;
+use super::measure::RowKind;
 use super::order::{Order, arrange};
 use super::rates::RateRow;
 use super::rows::RowKey;
@@ -22,9 +22,9 @@ pub(super) struct TopState {
     live: SnapshotHistory,
     /// The data at the moment of the pause, while paused.
     frozen: Option<SnapshotHistory>,
-    /// Why the daemon does not respond, while it does not.
+    /// The reason for which the last response is missing; `None` while the daemon responds.
     pub(super) last_error: Option<String>,
-    pub(super) noun: Noun,
+    pub(super) row_kind: RowKind,
     tabs: [Tab; 5],
     pub(super) filter: String,
     pub(super) mode: Mode,
@@ -61,7 +61,7 @@ pub(super) enum Mode {
 /// The areas of the screen that can be clicked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Spots {
-    pub(super) tabs: Vec<(Rect, Noun)>,
+    pub(super) tabs: Vec<(Rect, RowKind)>,
     /// Headings of columns, by the index of the column.
     pub(super) heads: Vec<(Rect, usize)>,
     /// The area of the table's rows.
@@ -80,8 +80,8 @@ impl TopState {
         interval: Duration,
         has_colours: bool,
     ) -> TopState {
-        let tab = |noun| Tab {
-            order: Order::default(noun),
+        let tab = |row_kind| Tab {
+            order: Order::default(row_kind),
             selected: None,
             first: 0,
         };
@@ -89,8 +89,8 @@ impl TopState {
             live: SnapshotHistory::first(snapshot, at, interval),
             frozen: None,
             last_error: None,
-            noun: Noun::Routes,
-            tabs: Noun::ALL.map(tab),
+            row_kind: RowKind::Routes,
+            tabs: RowKind::ALL.map(tab),
             filter: String::new(),
             mode: Mode::Table,
             scroll: 0,
@@ -99,7 +99,7 @@ impl TopState {
     }
 
     /// Handles a response, or the error text of a missing one.
-    pub(super) fn hear(&mut self, response: Result<Snapshot, String>, at: Instant) {
+    pub(super) fn on_response(&mut self, response: Result<Snapshot, String>, at: Instant) {
         match response {
             Ok(snapshot) => {
                 self.live.advance(snapshot, at);
@@ -130,11 +130,11 @@ impl TopState {
     }
 
     fn tab(&self) -> &Tab {
-        &self.tabs[self.noun as usize]
+        &self.tabs[self.row_kind as usize]
     }
 
     fn tab_mut(&mut self) -> &mut Tab {
-        &mut self.tabs[self.noun as usize]
+        &mut self.tabs[self.row_kind as usize]
     }
 
     pub(super) fn order(&self) -> Order {
@@ -144,8 +144,8 @@ impl TopState {
     /// Returns the rows of the table that is shown.
     pub(super) fn rows(&self) -> Vec<&RateRow> {
         arrange(
-            self.noun,
-            self.snapshots().rates.rows(self.noun),
+            self.row_kind,
+            self.snapshots().rates.rows(self.row_kind),
             &self.filter,
             self.order(),
         )
@@ -153,9 +153,9 @@ impl TopState {
 
     /// Returns the position of the selected row among these rows; 0 if it is not among them.
     pub(super) fn selected(&self, rows: &[&RateRow]) -> usize {
-        let wanted = self.tab().selected.as_ref();
+        let selected = self.tab().selected.as_ref();
         rows.iter()
-            .position(|row| Some(&row.item.key) == wanted)
+            .position(|row| Some(&row.item.key) == selected)
             .unwrap_or(0)
     }
 
@@ -182,26 +182,26 @@ impl TopState {
         }
     }
 
-    pub(super) fn show(&mut self, noun: Noun) {
-        self.noun = noun;
-        self.lay(Mode::Table);
+    pub(super) fn show(&mut self, row_kind: RowKind) {
+        self.row_kind = row_kind;
+        self.set_mode(Mode::Table);
     }
 
     /// Shows the next table, or the previous one.
     pub(super) fn turn(&mut self, by: isize) {
-        let count = Noun::ALL.len().cast_signed();
-        self.show(Noun::ALL[(self.noun as isize + by).rem_euclid(count) as usize]);
+        let count = RowKind::ALL.len().cast_signed();
+        self.show(RowKind::ALL[(self.row_kind as isize + by).rem_euclid(count) as usize]);
     }
 
-    /// Draws something over the table.
-    pub(super) fn lay(&mut self, mode: Mode) {
+    /// Sets what is drawn over the table.
+    pub(super) fn set_mode(&mut self, mode: Mode) {
         self.mode = mode;
         self.scroll = 0;
     }
 
     pub(super) fn sort(&mut self, by: isize) {
-        let noun = self.noun;
-        self.tab_mut().order = self.order().shift(noun, by);
+        let row_kind = self.row_kind;
+        self.tab_mut().order = self.order().shift(row_kind, by);
     }
 
     pub(super) fn reverse(&mut self) {
@@ -235,7 +235,7 @@ impl TopState {
         let at = self.selected(&rows);
         if !rows.is_empty() {
             self.select(at);
-            self.lay(Mode::Detail);
+            self.set_mode(Mode::Detail);
         }
     }
 
@@ -244,7 +244,7 @@ impl TopState {
         if matches!(self.mode, Mode::Table | Mode::Filter) {
             self.filter.clear();
         }
-        self.lay(Mode::Table);
+        self.set_mode(Mode::Table);
     }
 
     /// Adds a letter to the filter.

@@ -1,5 +1,5 @@
 //! Draws one frame of a state. Pure: equal state, size and time give an equal frame. `rows.rs` has escaped all names,
-//! since they come from outside. Other texts of the daemon are escaped here and in `detail.rs`.
+//! since they come from outside. The other texts of the daemon are escaped here and in `detail.rs`.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 
 use super::input::KEYS;
-use super::measure::{Measure, Noun};
+use super::measure::{Measure, RowKind};
 use super::palette::Tone;
 use super::state::{Mode, Spots, TopState};
 use super::text::{TextLine, draw_text, width, wrap};
@@ -112,23 +112,23 @@ fn age(state: &TopState, now: Instant) -> Duration {
 fn totals(state: &TopState) -> Line<'static> {
     let rates = &state.snapshots().rates;
     let style = |tone: Tone| tone.style(state.has_colours);
-    let coming = format::rate(rates.sum(Noun::Listeners, Measure::Received));
-    let going = format::rate(rates.sum(Noun::Handlers, Measure::Sent));
-    let unwritten = rates.total(Noun::Handlers, Measure::InFlight);
-    let both = [Noun::Listeners, Noun::Upstreams];
-    let drops = both.iter().fold(0, |sum: u64, noun| {
-        sum.saturating_add(rates.total(*noun, Measure::KernelDrops))
+    let coming = format::rate(rates.sum(RowKind::Listeners, Measure::Received));
+    let going = format::rate(rates.sum(RowKind::Handlers, Measure::Sent));
+    let unwritten = rates.total(RowKind::Handlers, Measure::InFlight);
+    let both = [RowKind::Listeners, RowKind::Upstreams];
+    let drops = both.iter().fold(0, |sum: u64, row_kind| {
+        sum.saturating_add(rates.total(*row_kind, Measure::KernelDrops))
     });
     let known = both
         .iter()
-        .filter_map(|noun| rates.sum(*noun, Measure::KernelDrops));
+        .filter_map(|row_kind| rates.sum(*row_kind, Measure::KernelDrops));
     let rate = known.reduce(|sum, rate| sum + rate);
     let (what, tone) = match rate {
         Some(rate) if rate > 0.0 => ("KERNEL DROPS", Tone::Alarm),
         _ if drops > 0 => ("kernel drops", Tone::Warning),
         _ => ("kernel drops", Tone::Plain),
     };
-    let dropped = rates.sum(Noun::Listeners, Measure::Dropped);
+    let dropped = rates.sum(RowKind::Listeners, Measure::Dropped);
     let tone_of_dropped = if dropped.is_some_and(|rate| rate > 0.0) {
         Tone::Warning
     } else {
@@ -193,12 +193,12 @@ fn draw_tabs(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &mut Sp
     // If the screen is narrow, only the numbers are shown.
     let is_narrow = area.width < 60;
     let mut at = area.x;
-    for (number, noun) in Noun::ALL.into_iter().enumerate() {
-        let is_shown = noun == state.noun;
+    for (number, row_kind) in RowKind::ALL.into_iter().enumerate() {
+        let is_shown = row_kind == state.row_kind;
         let label = if is_narrow && !is_shown {
             format!("{}", number + 1)
         } else {
-            format!("{} {}", number + 1, noun.label())
+            format!("{} {}", number + 1, row_kind.label())
         };
         let (label, tone) = if is_shown {
             (format!("[{label}]"), Tone::Selected)
@@ -213,7 +213,7 @@ fn draw_tabs(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &mut Sp
         }
         .intersection(area);
         frame.render_widget(Line::styled(label, tone.style(state.has_colours)), place);
-        spots.tabs.push((place, noun));
+        spots.tabs.push((place, row_kind));
         at = at.saturating_add(columns);
     }
     let count = format!("{} ", grid::counted(state));
@@ -252,7 +252,7 @@ fn footer(state: &TopState) -> Line<'static> {
 fn alarm_text(state: &TopState, banner: &[String], columns: u16) -> Vec<TextLine> {
     let alarms = &state.snapshots().snapshot.alarms;
     let mut text = Vec::new();
-    let mut tell = |words: &str, tone| {
+    let mut add = |words: &str, tone| {
         text.extend(
             wrap(words, columns.into(), 2)
                 .into_iter()
@@ -263,11 +263,11 @@ fn alarm_text(state: &TopState, banner: &[String], columns: u16) -> Vec<TextLine
     banner
         .iter()
         .take(others)
-        .for_each(|words| tell(&format!("! {words}"), Tone::Warning));
+        .for_each(|words| add(&format!("! {words}"), Tone::Warning));
     let taken = state.snapshots().snapshot.taken_unix_ms / 1_000;
     for alarm in alarms {
         let lasts = format::span(Duration::from_secs(taken.saturating_sub(alarm.since)));
-        tell(
+        add(
             &format!(
                 "! {} {}, for {lasts}",
                 one_line(&alarm.name),
@@ -275,11 +275,11 @@ fn alarm_text(state: &TopState, banner: &[String], columns: u16) -> Vec<TextLine
             ),
             Tone::Warning,
         );
-        tell(&format!("  {}", one_line(&alarm.text)), Tone::Plain);
-        tell(&format!("  → {}", one_line(&alarm.cure)), Tone::Plain);
+        add(&format!("  {}", one_line(&alarm.text)), Tone::Plain);
+        add(&format!("  → {}", one_line(&alarm.cure)), Tone::Plain);
     }
     if banner.is_empty() {
-        tell("there are no alarms", Tone::Good);
+        add("there are no alarms", Tone::Good);
     }
     text
 }

@@ -41,7 +41,7 @@ pub struct AlarmInput<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sockets {
     /// The size of the receive buffer that the file requests, in bytes.
-    pub asked: u64,
+    pub requested: u64,
     /// The number of workers that read the listener.
     pub readers: usize,
     /// The number of processors, which is the largest useful number of workers.
@@ -61,5 +61,5 @@ pub struct ExpectedTraffic<'a> {
     pub received: u64,
     /// When the workers last received a datagram from the expected source. `None` if no source is expected, or none
     /// came yet.
-    pub heard: Option<Instant>,
+    pub last_received: Option<Instant>,
 }

@@ -11,10 +11,10 @@ const INTERVAL: Duration = Duration::from_secs(60);
 /// Largest number of lines written at once. Further alarms are reported as a number only.
 const LINES_MAX: usize = 16;
 
-/// The causes that were written to the log, and when.
+/// The state of each cause that was recently written to the log.
 #[derive(Debug, Default)]
 pub struct Journal {
-    told: HashMap<(String, String), CauseState>,
+    causes: HashMap<(String, String), CauseState>,
 }
 
 /// What the log says about one cause.
@@ -25,8 +25,8 @@ struct CauseState {
     /// The time since which the cause exists, in unix seconds; `None` while it does not exist.
     since: Option<u64>,
     /// Whether the last log line about the cause says that it exists.
-    is_told: bool,
-    /// The number of times that the cause began since then without a line in the log.
+    is_logged: bool,
+    /// The number of times that the cause began since the last line without a line of its own.
     again: u32,
 }
 
@@ -52,35 +52,35 @@ impl Journal {
 
     fn lines(&mut self, alarms: &[Alarm], now: Instant, now_unix: u64) -> Vec<JournalLine> {
         let mut lines = Vec::new();
-        let mut there: HashMap<(String, String), &Alarm> = HashMap::with_capacity(alarms.len());
+        let mut present: HashMap<(String, String), &Alarm> = HashMap::with_capacity(alarms.len());
         for alarm in alarms {
             let cause = (alarm.name.clone(), alarm.about.clone());
-            let known = self.told.entry(cause.clone()).or_insert(CauseState {
+            let known = self.causes.entry(cause.clone()).or_insert(CauseState {
                 at: None,
                 since: None,
-                is_told: false,
+                is_logged: false,
                 again: 0,
             });
             let is_new = known.since.replace(alarm.since).is_none();
             let is_early = known
                 .at
                 .is_some_and(|at| now.saturating_duration_since(at) < INTERVAL);
-            if !known.is_told && is_early {
+            if !known.is_logged && is_early {
                 known.again += u32::from(is_new);
-            } else if !known.is_told {
+            } else if !known.is_logged {
                 let again = std::mem::take(&mut known.again);
-                known.is_told = true;
+                known.is_logged = true;
                 known.at = Some(now);
                 lines.push(JournalLine::Begins(begins(alarm, again)));
             }
-            there.insert(cause, alarm);
+            present.insert(cause, alarm);
         }
-        self.told.retain(|cause, known| {
-            if there.contains_key(cause) {
+        self.causes.retain(|cause, known| {
+            if present.contains_key(cause) {
                 return true;
             }
             let since = known.since.take();
-            if std::mem::take(&mut known.is_told) {
+            if std::mem::take(&mut known.is_logged) {
                 let lasted =
                     Duration::from_secs(now_unix.saturating_sub(since.unwrap_or(now_unix)));
                 let (name, about) = cause;
@@ -99,11 +99,11 @@ impl Journal {
 
 /// Limits the number of lines to [`LINES_MAX`].
 fn cut(mut lines: Vec<JournalLine>) -> Vec<JournalLine> {
-    let untold = lines.len().saturating_sub(LINES_MAX);
+    let omitted = lines.len().saturating_sub(LINES_MAX);
     lines.truncate(LINES_MAX);
-    if untold > 0 {
+    if omitted > 0 {
         lines.push(JournalLine::Begins(format!(
-            "{untold} more alarms have begun or ended; `udispatch status` lists them"
+            "{omitted} more alarms have begun or ended; `udispatch status` lists them"
         )));
     }
     lines

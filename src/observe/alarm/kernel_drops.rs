@@ -9,7 +9,7 @@ use super::input::{Alarm, AlarmInput, Sockets};
 use crate::observe::snapshot::rows::ListenerRow;
 
 /// How long the alarm lasts after the last drop of a listener.
-const LAST: Duration = Duration::from_secs(60);
+const ALARM_DURATION: Duration = Duration::from_secs(60);
 
 /// The drop counters of each listener that ever dropped in the kernel.
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ impl KernelDrops {
         let is_inherited = std::mem::take(&mut self.is_inherited);
         let alarm = |(row, sockets): &(&ListenerRow, Sockets)| {
             let (dropped, since) = self.rise(row, is_inherited, input)?;
-            Some(tell(row, *sockets, dropped, since))
+            Some(make_alarm(row, *sockets, dropped, since))
         };
         input.listeners.iter().filter_map(alarm).collect()
     }
@@ -79,7 +79,7 @@ impl KernelDrops {
             }
         };
         let is_over = |last: Option<Instant>| {
-            last.is_none_or(|last| input.now.saturating_duration_since(last) > LAST)
+            last.is_none_or(|last| input.now.saturating_duration_since(last) > ALARM_DURATION)
         };
         if row.counters.kernel_drops > known.count {
             if is_over(known.last) {
@@ -93,11 +93,11 @@ impl KernelDrops {
     }
 }
 
-fn tell(row: &ListenerRow, sockets: Sockets, dropped: u64, since: u64) -> Alarm {
+fn make_alarm(row: &ListenerRow, sockets: Sockets, dropped: u64, since: u64) -> Alarm {
     let listener = &row.listener;
     let granted = row.receive_buffer_bytes;
     let Sockets {
-        asked,
+        requested,
         readers,
         processors,
         is_spread,
@@ -105,17 +105,17 @@ fn tell(row: &ListenerRow, sockets: Sockets, dropped: u64, since: u64) -> Alarm 
     let lost = format!(
         "the kernel dropped {dropped} datagrams to {listener}: the receive buffer was full"
     );
-    let (text, cure) = if granted < asked {
+    let (text, cure) = if granted < requested {
         (
-            format!("{lost}; it has {granted} bytes, and `receive_buffer` requests {asked}"),
+            format!("{lost}; it has {granted} bytes, and `receive_buffer` requests {requested}"),
             format!(
-                "`sysctl -w net.core.rmem_max={asked}` (or CAP_NET_ADMIN), then `udispatch reload`"
+                "`sysctl -w net.core.rmem_max={requested}` (or CAP_NET_ADMIN), then `udispatch reload`"
             ),
         )
     } else {
         let text = format!(
-            "{lost}, although it has the {asked} bytes that `receive_buffer` requests: {}",
-            behind(readers)
+            "{lost}, although it has the {requested} bytes that `receive_buffer` requests: {}",
+            too_slow(readers)
         );
         let cure = match (is_spread, readers < processors) {
             (false, _) => {
@@ -141,7 +141,7 @@ fn tell(row: &ListenerRow, sockets: Sockets, dropped: u64, since: u64) -> Alarm 
     }
 }
 
-fn behind(readers: usize) -> &'static str {
+fn too_slow(readers: usize) -> &'static str {
     if readers == 1 {
         "its worker does not keep up"
     } else {
@@ -156,14 +156,14 @@ mod tests {
     use crate::observe::snapshot::Account;
 
     const ENOUGH: Sockets = Sockets {
-        asked: 1_000,
+        requested: 1_000,
         readers: 1,
         processors: 2,
         is_spread: true,
     };
 
-    /// Returns the alarms for a listener that has dropped so many datagrams.
-    fn look(
+    /// Returns the alarm for a listener for which the kernel has dropped `drops` datagrams.
+    fn alarm_after(
         memory: &mut KernelDrops,
         drops: u64,
         sockets: Sockets,
@@ -196,7 +196,7 @@ mod tests {
         let mut memory = KernelDrops::default();
         let start = Instant::now();
         let mut at = |seconds: u64, drops| {
-            let alarm = look(
+            let alarm = alarm_after(
                 &mut memory,
                 drops,
                 ENOUGH,
@@ -220,11 +220,11 @@ mod tests {
 
     /// Drops that another process counted before the takeover raise no alarm; later drops do.
     #[test]
-    fn what_was_inherited_is_no_news() {
+    fn inherited_drops_raise_no_alarm() {
         let mut memory = KernelDrops::inherited();
         let now = Instant::now();
-        assert_eq!(look(&mut memory, 5, ENOUGH, now, 1), None);
-        let alarm = look(&mut memory, 7, ENOUGH, now, 2).expect("two more");
+        assert_eq!(alarm_after(&mut memory, 5, ENOUGH, now, 1), None);
+        let alarm = alarm_after(&mut memory, 7, ENOUGH, now, 2).expect("two more");
         assert!(
             alarm.since == 2 && alarm.text.contains("dropped 2 "),
             "{alarm:?}"
@@ -236,13 +236,13 @@ mod tests {
     #[test]
     fn the_cure_fits_the_cause() {
         let cure = |sockets| {
-            look(&mut KernelDrops::default(), 1, sockets, Instant::now(), 1)
+            alarm_after(&mut KernelDrops::default(), 1, sockets, Instant::now(), 1)
                 .expect("an alarm")
                 .cure
         };
         assert!(
             cure(Sockets {
-                asked: 1_001,
+                requested: 1_001,
                 ..ENOUGH
             })
             .contains("net.core.rmem_max=1001")

@@ -25,16 +25,16 @@ impl Silence {
         let mut alarms = Vec::new();
         for expected in &input.expected {
             let about = about(expected);
-            let heard = expected.hear(self.0.get(&about).copied(), input.now);
-            let silent = input.now.saturating_duration_since(heard.last);
+            let state = expected.advance(self.0.get(&about).copied(), input.now);
+            let silent = input.now.saturating_duration_since(state.last);
             if silent > expected.expectation.every {
-                alarms.push(tell(
+                alarms.push(make_alarm(
                     expected,
                     about.clone(),
                     input.now_unix.saturating_sub(silent.as_secs()),
                 ));
             }
-            seen.insert(about, heard);
+            seen.insert(about, state);
         }
         self.0 = seen;
         alarms
@@ -42,17 +42,19 @@ impl Silence {
 }
 
 impl ExpectedTraffic<'_> {
-    /// Returns when the last datagram was received, given the previous state.
-    fn hear(&self, known: Option<LastReceived>, now: Instant) -> LastReceived {
+    /// Returns the state after this snapshot, given the previous one if there is one.
+    fn advance(&self, known: Option<LastReceived>, now: Instant) -> LastReceived {
         let received = self.received;
         let Some(known) = known else {
             return LastReceived {
                 received,
-                last: self.heard.map_or(now, |heard| heard.min(now)),
+                last: self.last_received.map_or(now, |last| last.min(now)),
             };
         };
         let last = match self.expectation.source {
-            Some(_) => self.heard.map_or(known.last, |heard| heard.max(known.last)),
+            Some(_) => self
+                .last_received
+                .map_or(known.last, |last| last.max(known.last)),
             None if known.received == received => known.last,
             None => now,
         };
@@ -67,7 +69,7 @@ fn about(expected: &ExpectedTraffic<'_>) -> String {
     }
 }
 
-fn tell(expected: &ExpectedTraffic<'_>, about: String, since: u64) -> Alarm {
+fn make_alarm(expected: &ExpectedTraffic<'_>, about: String, since: u64) -> Alarm {
     let ExpectedTraffic {
         route, expectation, ..
     } = expected;
@@ -107,8 +109,8 @@ mod tests {
         }
     }
 
-    /// Returns the alarms at a time, in seconds from `start`.
-    fn look(
+    /// Returns the alarm at a time, in seconds from `start`.
+    fn alarm_at(
         memory: &mut Silence,
         start: Instant,
         seconds: u64,
@@ -140,9 +142,9 @@ mod tests {
                 route: "in",
                 expectation: &expectation,
                 received,
-                heard: None,
+                last_received: None,
             };
-            look(&mut memory, start, seconds, expected)
+            alarm_at(&mut memory, start, seconds, expected)
         };
         assert_eq!(at(0, 7), None);
         assert_eq!(at(60, 7), None);
@@ -157,19 +159,19 @@ mod tests {
     /// A source can be silent while its route receives other traffic. The state of a source persists when a new worker
     /// has not seen it yet.
     #[test]
-    fn a_source_is_heard_by_itself() {
+    fn a_source_can_be_silent_alone() {
         let mut memory = Silence::default();
         let start = Instant::now();
         let expectation = expectation(Some("10.0.0.0/8"));
-        let mut at = |seconds, heard: Option<u64>| {
-            let heard = heard.map(|heard| start + Duration::from_secs(heard));
+        let mut at = |seconds, last: Option<u64>| {
+            let last_received = last.map(|last| start + Duration::from_secs(last));
             let expected = ExpectedTraffic {
                 route: "in",
                 expectation: &expectation,
                 received: seconds,
-                heard,
+                last_received,
             };
-            look(&mut memory, start, seconds, expected)
+            alarm_at(&mut memory, start, seconds, expected)
         };
         assert_eq!(at(0, None), None);
         assert_eq!(

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::input::{Alarm, AlarmInput};
-use crate::observe::snapshot::rows::UpstreamRow;
+use crate::dispatch::passive_health;
+use crate::observe::snapshot::rows::{PASSIVELY_DEAD, UpstreamRow};
 
 /// The time since which each upstream is dead, by its name. The workers' passive health check records no time.
 #[derive(Debug, Default)]
@@ -28,8 +29,11 @@ impl UpstreamDead {
                     (failure.text.clone(), failure.cure.clone())
                 }
                 _ => (
-                    "it refuses datagrams, or has stopped replying".to_owned(),
-                    "check that it runs, and the port; it is tried again every 5 s".to_owned(),
+                    PASSIVELY_DEAD.to_owned(),
+                    format!(
+                        "check that it runs, and the port; it is tried again every {} s",
+                        passive_health::PAUSE.as_secs()
+                    ),
                 ),
             };
             let text = format!(

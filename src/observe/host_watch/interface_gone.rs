@@ -70,7 +70,7 @@ pub fn memberships(config: &Config, plan: &Plan) -> Vec<Membership> {
 }
 
 /// Returns an alarm for each membership with an interface that is gone.
-pub fn look(memberships: &[Membership]) -> Vec<Alarm> {
+pub fn check(memberships: &[Membership]) -> Vec<Alarm> {
     if memberships.is_empty() {
         return Vec::new();
     }
@@ -83,11 +83,11 @@ fn find(memberships: &[Membership], here: &[Interface]) -> Vec<Alarm> {
     memberships
         .iter()
         .filter(is_gone)
-        .map(|one| tell(one, here))
+        .map(|one| make_alarm(one, here))
         .collect()
 }
 
-fn tell(one: &Membership, here: &[Interface]) -> Alarm {
+fn make_alarm(one: &Membership, here: &[Interface]) -> Alarm {
     let Membership {
         about,
         is_group,
@@ -95,9 +95,9 @@ fn tell(one: &Membership, here: &[Interface]) -> Alarm {
         name,
     } = one;
     let lost = if *is_group {
-        format!("{about} was joined there, and receives nothing any more")
+        format!("{about} was joined there, and no longer receives datagrams")
     } else {
-        format!("{about} matches only datagrams that arrive there, and none can")
+        format!("{about} matches only datagrams that arrive there, so it receives none")
     };
     let (what, cure) = match here.iter().find(|interface| interface.name == *name) {
         Some(new) => (
@@ -105,12 +105,12 @@ fn tell(one: &Membership, here: &[Interface]) -> Alarm {
                 "was deleted and created again: it had index {index} and has {} now",
                 new.index
             ),
-            "run `udispatch reload`, which joins on the new one".to_owned(),
+            "run `udispatch reload`, which uses the new one".to_owned(),
         ),
         None => (
             format!("(index {index}) no longer exists"),
             format!(
-                "bring {name} back, and run `udispatch reload`, which joins again; or remove the route from the file"
+                "restore interface {name} and run `udispatch reload`; or remove the route from the file"
             ),
         ),
     };
@@ -131,7 +131,7 @@ mod tests {
     /// The text depends on whether an interface of the same name exists. An interface that was only renamed raises no
     /// alarm.
     #[test]
-    fn what_comes_back_is_another_one() {
+    fn a_new_interface_of_the_same_name_is_another() {
         let interface = |index, name: &str| Interface {
             index,
             name: name.to_owned(),
@@ -151,7 +151,7 @@ mod tests {
             find(&[interface(6, "b")])
                 .unwrap()
                 .cure
-                .starts_with("bring a back")
+                .starts_with("restore interface a ")
         );
         let alarm = find(&[interface(7, "a")]).unwrap();
         assert!(

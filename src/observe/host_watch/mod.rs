@@ -1,5 +1,5 @@
 //! Checks every few seconds what only the host shows: sockets of other programs that overlap ours, and interfaces that
-//! are gone. It runs on its own thread because /proc can be long, and uses at most a hundredth of the time.
+//! are gone. It runs on its own thread because reading /proc can take long, and uses at most a hundredth of the time.
 
 mod interface_gone;
 mod overlap;
@@ -21,13 +21,13 @@ use crate::plan::Plan;
 /// Time between two checks.
 const STEP: Duration = Duration::from_secs(3);
 /// The time until the next check is at least this multiple of the duration of the last one.
-const REST: u32 = 100;
+const PAUSE_FACTOR: u32 = 100;
 
 /// The handle of the watching thread.
 pub struct HostWatch {
     found: Arc<Mutex<Vec<Alarm>>>,
-    /// `None` if the thread could not be started.
-    orders: Option<Sender<Watched>>,
+    /// The channel to the thread; `None` if it could not be started.
+    sender: Option<Sender<Watched>>,
 }
 
 /// The addresses and interfaces to check.
@@ -40,20 +40,20 @@ struct Watched {
 impl HostWatch {
     /// Starts the thread, which checks nothing until [`HostWatch::watch`] is called.
     pub fn start() -> HostWatch {
-        let (orders, queue) = unbounded::<Watched>();
+        let (sender, queue) = unbounded::<Watched>();
         let found = Arc::new(Mutex::new(Vec::new()));
         let shared = Arc::clone(&found);
-        let look = move || {
+        let work = move || {
             let mut watched = Watched::default();
-            let mut looks = Looks::default();
+            let mut checks = HostChecks::default();
             let mut wait = STEP;
             loop {
                 match queue.recv_timeout(wait) {
                     Ok(new) => (watched, wait) = (new, STEP),
                     Err(RecvTimeoutError::Timeout) => {
                         let begun = Instant::now();
-                        let alarms = looks.look(&watched);
-                        wait = STEP.max(begun.elapsed() * REST);
+                        let alarms = checks.run(&watched);
+                        wait = STEP.max(begun.elapsed() * PAUSE_FACTOR);
                         // Do not publish results that were found before a change of configuration; they may name
                         // removed objects.
                         if queue.is_empty() {
@@ -66,10 +66,10 @@ impl HostWatch {
         };
         let started = thread::Builder::new()
             .name("host_watch".to_owned())
-            .spawn(look);
+            .spawn(work);
         HostWatch {
             found,
-            orders: told(started).map(|_| orders),
+            sender: logged(started).map(|_| sender),
         }
     }
 
@@ -79,8 +79,8 @@ impl HostWatch {
             addresses: overlap::addresses(plan),
             memberships: interface_gone::memberships(config, plan),
         };
-        if let Some(orders) = &self.orders {
-            let _ = orders.send(watched);
+        if let Some(sender) = &self.sender {
+            let _ = sender.send(watched);
         }
         self.found
             .lock()
@@ -97,10 +97,11 @@ impl HostWatch {
     }
 }
 
-fn told<T>(started: io::Result<T>) -> Option<T> {
+/// Logs the error, if the thread could not be started.
+fn logged<T>(started: io::Result<T>) -> Option<T> {
     if let Err(error) = &started {
         log::warn!(
-            "cannot start the thread that looks for overlapping sockets and missing interfaces: {error}"
+            "cannot start the thread that checks for overlapping sockets and missing interfaces: {error}"
         );
     }
     started.ok()
@@ -108,16 +109,16 @@ fn told<T>(started: io::Result<T>) -> Option<T> {
 
 /// The state that is kept between two checks.
 #[derive(Debug, Default)]
-struct Looks {
+struct HostChecks {
     overlaps: Overlaps,
     since: HashMap<(String, String), u64>,
 }
 
-impl Looks {
-    fn look(&mut self, watched: &Watched) -> Vec<Alarm> {
+impl HostChecks {
+    fn run(&mut self, watched: &Watched) -> Vec<Alarm> {
         let now = unix_seconds();
-        let mut alarms = self.overlaps.look(&watched.addresses);
-        alarms.extend(interface_gone::look(&watched.memberships));
+        let mut alarms = self.overlaps.check(&watched.addresses);
+        alarms.extend(interface_gone::check(&watched.memberships));
         let cause = |alarm: &Alarm| (alarm.name.clone(), alarm.about.clone());
         self.since
             .retain(|known, _| alarms.iter().any(|alarm| cause(alarm) == *known));

@@ -38,9 +38,10 @@ pub struct Overlaps(HashMap<u64, Owner>);
 /// The owner of a socket.
 #[derive(Debug, Clone)]
 enum Owner {
+    /// The socket belongs to this process.
     Ours,
-    /// Another program. A socket that was seen only once may be about to close, for example that of a process that
-    /// hands over to this one.
+    /// The socket belongs to another program. If it was seen only once, it may be about to close, for example in a process
+    /// that hands over to this one.
     Others {
         process: Option<(u32, String)>,
         is_old: bool,
@@ -49,38 +50,38 @@ enum Owner {
 
 impl Overlaps {
     /// Checks which sockets overlap the addresses, and returns an alarm for each overlapped address.
-    pub fn look(&mut self, addresses: &[Address]) -> Vec<Alarm> {
+    pub fn check(&mut self, addresses: &[Address]) -> Vec<Alarm> {
         let ports: HashSet<u16> = addresses
             .iter()
             .map(|address| address.address.port())
             .collect();
         let sockets = port_owners::sockets(|port| ports.contains(&port));
-        self.learn(&sockets);
+        self.update_owners(&sockets);
         let mut alarms = Vec::new();
         for Address { listener, address } in addresses {
             let others = sockets
                 .iter()
                 .filter(|socket| port_owners::overlaps(socket.address, *address));
-            let told: Vec<String> = others
-                .filter_map(|socket| self.tell(socket, *address))
+            let descriptions: Vec<String> = others
+                .filter_map(|socket| self.describe(socket, *address))
                 .collect();
-            if !told.is_empty() {
-                alarms.push(alarm(listener, &told));
+            if !descriptions.is_empty() {
+                alarms.push(alarm(listener, &descriptions));
             }
         }
         alarms
     }
 
     /// Determines the owners of new sockets, and forgets sockets that are gone.
-    fn learn(&mut self, sockets: &[BoundSocket]) {
-        let there: HashSet<u64> = sockets.iter().map(|socket| socket.inode).collect();
-        self.0.retain(|inode, _| there.contains(inode));
+    fn update_owners(&mut self, sockets: &[BoundSocket]) {
+        let present: HashSet<u64> = sockets.iter().map(|socket| socket.inode).collect();
+        self.0.retain(|inode, _| present.contains(inode));
         for owner in self.0.values_mut() {
             if let Owner::Others { is_old, .. } = owner {
                 *is_old = true;
             }
         }
-        let new: Vec<u64> = there
+        let new: Vec<u64> = present
             .into_iter()
             .filter(|inode| !self.0.contains_key(inode))
             .collect();
@@ -102,7 +103,7 @@ impl Overlaps {
     }
 
     /// Describes another program and the datagrams that it takes.
-    fn tell(&self, socket: &BoundSocket, ours: SocketAddr) -> Option<String> {
+    fn describe(&self, socket: &BoundSocket, ours: SocketAddr) -> Option<String> {
         let Some(Owner::Others {
             process,
             is_old: true,
@@ -133,12 +134,12 @@ fn takes(socket: &BoundSocket, ours: SocketAddr) -> String {
     }
 }
 
-fn alarm(listener: &str, told: &[String]) -> Alarm {
-    let more = match told.len().saturating_sub(NAMED_MAX) {
+fn alarm(listener: &str, descriptions: &[String]) -> Alarm {
+    let more = match descriptions.len().saturating_sub(NAMED_MAX) {
         0 => String::new(),
         more => format!("; and {more} more sockets"),
     };
-    let named = told[..told.len().min(NAMED_MAX)].join("; ");
+    let named = descriptions[..descriptions.len().min(NAMED_MAX)].join("; ");
     Alarm {
         name: "overlap".to_owned(),
         about: listener.to_owned(),
@@ -169,8 +170,8 @@ fn own_sockets() -> HashSet<u64> {
 mod tests {
     use super::*;
 
-    /// Sockets of this process raise no alarm, whatever they overlap with. The alarm names what another socket takes by
-    /// its address.
+    /// Sockets of this process raise no alarm, whatever they overlap with. The description of another socket names the
+    /// datagrams that it takes.
     #[test]
     fn our_own_sockets_are_no_alarm() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -181,7 +182,7 @@ mod tests {
         }];
         let mut overlaps = Overlaps::default();
         assert_eq!(
-            (overlaps.look(&ours), overlaps.look(&ours)),
+            (overlaps.check(&ours), overlaps.check(&ours)),
             (Vec::new(), Vec::new())
         );
         assert!(!overlaps.0.is_empty(), "it was seen");

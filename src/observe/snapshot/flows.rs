@@ -50,17 +50,17 @@ impl Flows {
                 to: handler.index(),
             })
         });
-        flows.route_to_handler = few(routes, &mut flows.is_cut);
+        flows.route_to_handler = limited(routes, &mut flows.is_cut);
         let upstreams = plan.upstreams.iter().map(|(id, located)| Edge {
             from: located.handler.index(),
             to: id.index(),
         });
-        flows.handler_to_upstream = few(upstreams, &mut flows.is_cut);
+        flows.handler_to_upstream = limited(upstreams, &mut flows.is_cut);
         flows
     }
 }
 
-fn few(edges: impl Iterator<Item = Edge>, is_cut: &mut bool) -> Vec<Edge> {
+fn limited(edges: impl Iterator<Item = Edge>, is_cut: &mut bool) -> Vec<Edge> {
     let mut edges: Vec<Edge> = edges.take(EDGES_MAX + 1).collect();
     *is_cut |= edges.len() > EDGES_MAX;
     edges.truncate(EDGES_MAX);
@@ -103,7 +103,7 @@ fn listeners(plan: &Plan, is_cut: &mut bool) -> Vec<Edge> {
             }
         }
     }
-    few(edges.into_iter(), is_cut)
+    limited(edges.into_iter(), is_cut)
 }
 
 /// Returns whether a row may match a datagram that the listener received.
@@ -114,7 +114,7 @@ fn may_take(row: &Match, listener: &ListenerPlan) -> bool {
         }
         Role::Group { interface, .. } => {
             row.net.contains(&listener.address.ip())
-                && row.interface.is_none_or(|asked| asked == *interface)
+                && row.interface.is_none_or(|required| required == *interface)
         }
         _ => row.net.contains(&listener.address.ip()),
     }

@@ -52,19 +52,19 @@ impl HostCounts {
         let mut udp = snmp.lines().filter_map(|line| line.strip_prefix("Udp:"));
         let names = udp.next().unwrap_or_default();
         let numbers = udp.next().unwrap_or_default();
-        let v4 = |wanted: &str| {
+        let v4 = |key: &str| {
             let found = names
                 .split_whitespace()
                 .zip(numbers.split_whitespace())
-                .find(|(name, _)| *name == wanted);
+                .find(|(name, _)| *name == key);
             found
                 .and_then(|(_, number)| number.parse().ok())
                 .unwrap_or(0)
         };
-        let v6 = |wanted: &str| {
+        let v6 = |key: &str| {
             let mut words = snmp6.lines().map(str::split_whitespace);
             let found =
-                words.find_map(|mut words| (words.next() == Some(wanted)).then(|| words.next())?);
+                words.find_map(|mut words| (words.next() == Some(key)).then(|| words.next())?);
             found.and_then(|number| number.parse().ok()).unwrap_or(0)
         };
         HostCounts {

@@ -113,6 +113,9 @@ pub struct HandlerRow {
     pub sessions: SessionCount,
 }
 
+/// Why passive health considers an upstream dead.
+pub(crate) const PASSIVELY_DEAD: &str = "it refuses datagrams, or has stopped replying";
+
 /// The account and state of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamRow {

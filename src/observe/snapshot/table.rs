@@ -8,7 +8,10 @@ use crate::dispatch::counters::{CounterField, CounterKind, ErrnoCounts};
 use crate::dispatch::ledger::SessionCount;
 use crate::dispatch::verdict::DropReason;
 use crate::net::errno;
-use crate::observe::snapshot::rows::{Account, UpstreamRow};
+use crate::observe::snapshot::rows::{Account, HandlerRow, PASSIVELY_DEAD, UpstreamRow};
+
+/// The end of the label of a row with replies.
+const REPLIES: &str = ", replies";
 
 /// One line of the table: a label, numbers, and notes below it.
 struct TableRow<'a> {
@@ -21,17 +24,7 @@ struct TableRow<'a> {
 
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let labels = self.listeners.iter().map(|row| row.listener.len());
-        let labels = labels.chain(self.routes.iter().map(|row| row.route.len()));
-        let width = labels
-            .chain(
-                self.handlers
-                    .iter()
-                    .map(|row| row.handler.len() + ", replies".len()),
-            )
-            .max()
-            .unwrap_or(0)
-            .max("listener".len());
+        let width = label_width(self);
         head(f, width, "listener", "kernel drops")?;
         for listener in &self.listeners {
             row(
@@ -60,33 +53,7 @@ impl fmt::Display for Snapshot {
         }
         head(f, width, "handler", "sent")?;
         for handler in &self.handlers {
-            let notes = errno_notes(&handler.failed, &handler.reported)
-                .chain(session_lines(&handler.sessions))
-                .chain(counter_notes(handler.sessions.iter()))
-                .collect();
-            row(
-                f,
-                width,
-                &TableRow {
-                    label: &handler.handler,
-                    account: &handler.account,
-                    last: Some(handler.counters.sent),
-                    notes,
-                },
-            )?;
-            if handler.replies.received > 0 {
-                let label = format!("{}, replies", handler.handler);
-                row(
-                    f,
-                    width,
-                    &TableRow {
-                        label: &label,
-                        account: &handler.replies,
-                        last: None,
-                        notes: Vec::new(),
-                    },
-                )?;
-            }
+            handler_rows(f, width, handler)?;
         }
         upstream_rows(f, &self.upstreams)?;
         let balance = if self.balances {
@@ -96,6 +63,42 @@ impl fmt::Display for Snapshot {
         };
         writeln!(f, "balance: {balance}")
     }
+}
+
+/// Returns the width of the longest label, except those of the upstreams, which have a table of their own.
+fn label_width(snapshot: &Snapshot) -> usize {
+    let listeners = snapshot.listeners.iter().map(|row| row.listener.len());
+    let routes = snapshot.routes.iter().map(|row| row.route.len());
+    let handlers = snapshot
+        .handlers
+        .iter()
+        .map(|row| row.handler.len() + REPLIES.len());
+    let labels = listeners.chain(routes).chain(handlers);
+    labels.max().unwrap_or(0).max("listener".len())
+}
+
+/// Writes the row of a handler, and a row for the replies of its upstreams if there were any.
+fn handler_rows(f: &mut fmt::Formatter<'_>, width: usize, handler: &HandlerRow) -> fmt::Result {
+    let notes = errno_notes(&handler.failed, &handler.reported)
+        .chain(session_lines(&handler.sessions))
+        .chain(counter_notes(handler.sessions.iter()));
+    let handled = TableRow {
+        label: &handler.handler,
+        account: &handler.account,
+        last: Some(handler.counters.sent),
+        notes: notes.collect(),
+    };
+    row(f, width, &handled)?;
+    if handler.replies.received == 0 {
+        return Ok(());
+    }
+    let replies = TableRow {
+        label: &format!("{}{REPLIES}", handler.handler),
+        account: &handler.replies,
+        last: None,
+        notes: Vec::new(),
+    };
+    row(f, width, &replies)
 }
 
 fn head(f: &mut fmt::Formatter<'_>, width: usize, what: &str, last: &str) -> fmt::Result {
@@ -152,7 +155,7 @@ pub fn counter_notes(
     })
 }
 
-/// Describes the sessions of a handler: those that are open, and what became of the others. Empty if there were none.
+/// Describes the sessions of a handler: the open ones, and how the others ended. Empty if there were none.
 pub fn session_lines(count: &SessionCount) -> Vec<String> {
     if count.opened == 0 && count.inherited == 0 {
         return Vec::new();
@@ -184,7 +187,7 @@ pub fn upstream_columns(row: &UpstreamRow) -> Vec<(&'static str, u64)> {
     let mut columns: Vec<_> = counters
         .map(|(field, value)| (field.label, value))
         .collect();
-    // Beside the datagrams that were sent.
+    // This column follows that of the datagrams that were sent.
     columns.insert(1, ("not sent", row.failed.total()));
     columns
 }
@@ -201,9 +204,7 @@ fn upstream_notes(row: &UpstreamRow) -> Vec<String> {
     }
     if row.dead_in_workers > 0 {
         let workers = row.dead_in_workers;
-        all.push(format!(
-            "dead in {workers} workers: it refuses datagrams, or has stopped replying"
-        ));
+        all.push(format!("dead in {workers} workers: {PASSIVELY_DEAD}"));
     }
     all
 }

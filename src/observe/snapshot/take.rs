@@ -63,7 +63,7 @@ fn unix() -> Duration {
         .unwrap_or_default()
 }
 
-/// Everything that a snapshot is made from.
+/// The values that a snapshot is made from.
 pub struct Facts<'a> {
     /// The configuration in effect.
     pub config: &'a Config,
@@ -104,20 +104,7 @@ impl Snapshot {
         let sum = facts.sum();
         let now = Instant::now();
         let now_unix = unix();
-        let mut reasons = facts.conditions.clone();
-        let silent = facts
-            .parts
-            .iter()
-            .enumerate()
-            .filter(|(_, part)| !part.responsive && !facts.is_stopping);
-        reasons.extend(silent.map(|(number, _)| {
-            format!("worker {number} does not respond; its counters are those of its last response")
-        }));
-        let state = match (facts.is_stopping, reasons.is_empty()) {
-            (true, _) => DaemonState::Stopping,
-            (false, true) => DaemonState::Serving,
-            (false, false) => DaemonState::Degraded,
-        };
+        let reasons = facts.reasons();
         memory.host = HostCounts::now(memory.host);
         let listeners = facts.listeners(&sum);
         let upstreams = facts.upstreams(&sum);
@@ -147,15 +134,10 @@ impl Snapshot {
             taken_unix_ms: u64::try_from(now_unix.as_millis()).unwrap_or(u64::MAX),
             uptime_ms: u64::try_from(now.saturating_duration_since(life.started).as_millis())
                 .unwrap_or(u64::MAX),
-            state,
+            state: facts.state(&reasons),
             reasons,
             alarms,
-            workers: facts
-                .parts
-                .iter()
-                .enumerate()
-                .map(|(worker, part)| worker_row(worker, part))
-                .collect(),
+            workers: facts.workers(),
             drops: add_up(listeners.iter().map(|row| &row.account.drops)),
             send_errors: send_errors(&handlers),
             listeners,
@@ -184,6 +166,35 @@ impl Facts<'_> {
         let mut sum = self.rows.ledger();
         self.parts.iter().for_each(|part| sum.add(&part.ledger));
         sum
+    }
+
+    /// Returns the reasons for a degraded state, one sentence each.
+    fn reasons(&self) -> Vec<String> {
+        let mut reasons = self.conditions.clone();
+        let silent = self
+            .parts
+            .iter()
+            .enumerate()
+            .filter(|(_, part)| !part.responsive && !self.is_stopping);
+        reasons.extend(silent.map(|(number, _)| {
+            format!("worker {number} does not respond; its counters are those of its last response")
+        }));
+        reasons
+    }
+
+    fn state(&self, reasons: &[String]) -> DaemonState {
+        match (self.is_stopping, reasons.is_empty()) {
+            (true, _) => DaemonState::Stopping,
+            (false, true) => DaemonState::Serving,
+            (false, false) => DaemonState::Degraded,
+        }
+    }
+
+    fn workers(&self) -> Vec<WorkerRow> {
+        let parts = self.parts.iter().enumerate();
+        parts
+            .map(|(worker, part)| worker_row(worker, part))
+            .collect()
     }
 
     fn listeners(&self, sum: &Ledger) -> Vec<ListenerRow> {
@@ -245,7 +256,7 @@ impl Facts<'_> {
     fn sockets(&self, listener: &ListenerPlan) -> Sockets {
         let is_spread = listener.role.is_spread();
         Sockets {
-            asked: self.config.daemon.receive_buffer as u64,
+            requested: self.config.daemon.receive_buffer as u64,
             readers: if is_spread { self.plan.workers } else { 1 },
             processors: thread::available_parallelism().map_or(1, NonZero::get),
             is_spread,
@@ -259,7 +270,7 @@ impl Facts<'_> {
             .iter()
             .enumerate()
             .flat_map(move |(number, route)| {
-                let heard = sum.last_seen.get(number).map_or(&[][..], Vec::as_slice);
+                let last_seen = sum.last_seen.get(number).map_or(&[][..], Vec::as_slice);
                 route
                     .expectations
                     .iter()
@@ -268,7 +279,7 @@ impl Facts<'_> {
                         route: &route.label,
                         expectation,
                         received: sum.routes[number].received,
-                        heard: heard
+                        last_received: last_seen
                             .get(place)
                             .filter(|at| **at != Time::default())
                             .map(|at| self.epoch + at.since(Time::default())),

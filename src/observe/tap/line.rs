@@ -92,6 +92,51 @@ pub(crate) fn write_datagram(line: &mut Vec<u8>, view: &View<'_>) -> io::Result<
         payload,
         verdicts,
     } = view;
+    write_metadata(line, view)?;
+    optional(
+        line,
+        "listener",
+        record
+            .listener
+            .and_then(|id| names.listeners.get(id.index())),
+    )?;
+    optional(
+        line,
+        "route",
+        record.route.and_then(|id| names.routes.get(id.0 as usize)),
+    )?;
+    write!(
+        line,
+        r#","verdict":"{}","handlers":["#,
+        label(view.verdict())
+    )?;
+    for (place, (handler, verdict)) in verdicts.iter().enumerate() {
+        line.extend_from_slice(if place == 0 { b"" } else { b"," });
+        let handler = names.handlers.get(handler.index());
+        write_verdict(line, handler.map_or("", String::as_str), *verdict)?;
+    }
+    line.push(b']');
+    optional(
+        line,
+        "upstream",
+        record
+            .upstream
+            .and_then(|id| names.upstreams.get(id.index())),
+    )?;
+    write!(line, r#","length":{}"#, record.len)?;
+    if let Ok(text) = std::str::from_utf8(payload) {
+        line.extend_from_slice(br#","payload":"#);
+        json_string(line, text)?;
+    }
+    line.extend_from_slice(br#","payload_base64":"#);
+    json_base64(line, payload);
+    line.extend_from_slice(b"}\n");
+    Ok(())
+}
+
+/// Writes when and how the datagram arrived, without the closing brace.
+fn write_metadata(line: &mut Vec<u8>, view: &View<'_>) -> io::Result<()> {
+    let View { record, names, .. } = view;
     let time = UNIX_EPOCH + Duration::from_nanos(record.time_ns);
     let direction = match record.direction {
         Direction::Request => "request",
@@ -113,58 +158,16 @@ pub(crate) fn write_datagram(line: &mut Vec<u8>, view: &View<'_>) -> io::Result<
         .and_then(|ends| names.interfaces.get(&ends.interface));
     optional(line, "interface", interface)?;
     match record.ends.and_then(|ends| ends.ttl) {
-        Some(ttl) => write!(line, r#","ttl":{ttl}"#)?,
-        None => write!(line, r#","ttl":null"#)?,
+        Some(ttl) => write!(line, r#","ttl":{ttl}"#),
+        None => write!(line, r#","ttl":null"#),
     }
-    optional(
-        line,
-        "listener",
-        record
-            .listener
-            .and_then(|id| names.listeners.get(id.index())),
-    )?;
-    optional(
-        line,
-        "route",
-        record.route.and_then(|id| names.routes.get(id.0 as usize)),
-    )?;
-    write!(
-        line,
-        r#","verdict":"{}","handlers":["#,
-        label(view.verdict())
-    )?;
-    for (place, (handler, verdict)) in verdicts.iter().enumerate() {
-        line.extend_from_slice(if place == 0 {
-            br#"{"handler":"#
-        } else {
-            br#",{"handler":"#
-        });
-        json_string(
-            line,
-            names
-                .handlers
-                .get(handler.index())
-                .map_or("", String::as_str),
-        )?;
-        write!(line, r#","verdict":"{}"}}"#, label(*verdict))?;
-    }
-    line.push(b']');
-    optional(
-        line,
-        "upstream",
-        record
-            .upstream
-            .and_then(|id| names.upstreams.get(id.index())),
-    )?;
-    write!(line, r#","length":{}"#, record.len)?;
-    if let Ok(text) = std::str::from_utf8(payload) {
-        line.extend_from_slice(br#","payload":"#);
-        json_string(line, text)?;
-    }
-    line.extend_from_slice(br#","payload_base64":"#);
-    json_base64(line, payload);
-    line.extend_from_slice(b"}\n");
-    Ok(())
+}
+
+/// Writes the verdict of one handler as a JSON object.
+fn write_verdict(line: &mut Vec<u8>, handler: &str, verdict: Verdict) -> io::Result<()> {
+    line.extend_from_slice(br#"{"handler":"#);
+    json_string(line, handler)?;
+    write!(line, r#","verdict":"{}"}}"#, label(verdict))
 }
 
 fn optional(line: &mut Vec<u8>, key: &str, value: Option<&String>) -> io::Result<()> {
@@ -282,7 +285,7 @@ mod tests {
             TapLine::Count(count) => panic!("a datagram, not {count:?}"),
         };
         let datagrams: Vec<TappedDatagram> = text.lines().map(read).collect();
-        let said = |verdict: &str| HandlerVerdict {
+        let verdict_of = |verdict: &str| HandlerVerdict {
             handler: "picky".to_owned(),
             verdict: verdict.to_owned(),
         };
@@ -297,7 +300,7 @@ mod tests {
             listener: Some("192.0.2.9:53".to_owned()),
             route: Some("\"route\"".to_owned()),
             verdict: "handled".to_owned(),
-            handlers: vec![said("handled")],
+            handlers: vec![verdict_of("handled")],
             upstream: None,
             length: 6,
             payload: Some("a\u{1b}\n\"\u{9b}".to_owned()),
@@ -311,6 +314,6 @@ mod tests {
         );
         assert_eq!(second, (7, &None, "YRsKIsKb/w=="));
         let third = (datagrams[2].verdict.as_str(), &datagrams[2].handlers);
-        assert_eq!(third, ("discarded", &vec![said("discarded")]));
+        assert_eq!(third, ("discarded", &vec![verdict_of("discarded")]));
     }
 }

@@ -21,8 +21,8 @@ use crate::handover::running::Running;
 use crate::number;
 use crate::worker::command::{Command, Handle};
 
-/// Bytes of payload shown by default: the largest payload of a datagram.
-const SNAP: usize = 65_535;
+/// Largest number of payload bytes that a tap shows, which is also the default: the largest payload of a datagram.
+pub const SNAP_MAX: usize = 65_535;
 /// Longest wait for the workers to begin the tap. A turn takes far less than a thousandth of it.
 const BEGIN_MAX: Duration = Duration::from_secs(1);
 /// Shortest time between two reports of missed datagrams.
@@ -46,7 +46,7 @@ pub struct TapQuery {
 impl TapQuery {
     fn filter(&self, config: &Config) -> Result<Filter, Refusal> {
         let unreadable =
-            |text: &str, how| Refusal::Unknown(format!("cannot read {}; {how}", quoted(text)));
+            |text: &str, how| Refusal::Unknown(format!("cannot parse {}; {how}", quoted(text)));
         let to = self
             .to
             .as_deref()
@@ -75,7 +75,12 @@ fn handler_named(name: &str, config: &Config) -> Result<HandlerId, Refusal> {
     if let Some(place) = names.clone().position(|known| known == name) {
         Ok(HandlerId::new(place))
     } else {
-        let list = || format!("there is {}", names.clone().collect::<Vec<_>>().join(", "));
+        let list = || {
+            format!(
+                "the handlers are {}",
+                names.clone().collect::<Vec<_>>().join(", ")
+            )
+        };
         let hint = did_you_mean(name, names.clone()).unwrap_or_else(list);
         Err(Refusal::Unknown(format!(
             "there is no handler {}; {hint}",
@@ -137,7 +142,7 @@ impl TapReader {
     /// Begins the tap in these workers. Each worker sends a message to `begun` when it has begun.
     fn begin(&self, live: &Live, filter: Filter, workers: Vec<Handle>, begun: &Sender<()>) {
         let filter = Arc::new(filter);
-        let snap = self.query.snap.unwrap_or(SNAP).min(SNAP);
+        let snap = self.query.snap.unwrap_or(SNAP_MAX).min(SNAP_MAX);
         for worker in &workers {
             let reader = self.reader.clone();
             let counts = Arc::clone(&self.counts);
@@ -162,7 +167,7 @@ pub struct Tapped {
     limit: Option<u64>,
     shown: u64,
     /// The last reported number of missed datagrams, and when it was reported.
-    told: (u64, Instant),
+    last_report: (u64, Instant),
     _live: Arc<Live>,
 }
 
@@ -187,10 +192,10 @@ impl TapReaders {
         self.taps
             .retain(|tap_reader| tap_reader.live.strong_count() > 0);
         if !self.places.take() {
-            let words = format!(
+            let reason = format!(
                 "{TAPS_MAX} taps are open already, which is the maximum; end one of them first"
             );
-            return Err(Refusal::Unable(words));
+            return Err(Refusal::Unable(reason));
         }
         self.next += 1;
         let id = TapId(self.next);
@@ -213,14 +218,14 @@ impl TapReaders {
         };
         tap_reader.begin(&live, filter, workers, &begins);
         self.taps.push(tap_reader);
-        let told = (0, Instant::now());
+        let last_report = (0, Instant::now());
         Ok(Tapped {
             pages,
             counts,
             begun: Some(begun),
             limit,
             shown: 0,
-            told,
+            last_report,
             _live: live,
         })
     }
@@ -266,7 +271,9 @@ impl Tapped {
         };
         if after == TapProgress::End {
             self.count(lines, Some("limit"));
-        } else if self.told.0 != self.counts.get().1 && self.told.1.elapsed() >= REPORT {
+        } else if self.last_report.0 != self.counts.get().1
+            && self.last_report.1.elapsed() >= REPORT
+        {
             self.count(lines, None);
         }
         after
@@ -289,7 +296,7 @@ impl Tapped {
 
     fn count(&mut self, lines: &mut Vec<u8>, end: Option<&str>) {
         let (matched, missed) = self.counts.get();
-        self.told = (missed, Instant::now());
+        self.last_report = (missed, Instant::now());
         let count = TapCount {
             matched,
             shown: self.shown,

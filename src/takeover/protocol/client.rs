@@ -1,4 +1,4 @@
-//! The client's decisions: it takes over from a server. Each step has one action.
+//! The decisions of the client, which takes over from a server. Each step returns one action.
 
 use std::time::Instant;
 
@@ -6,10 +6,10 @@ use super::{CONNECT_PAUSE, CONNECT_TRIES, MESSAGE_TIMEOUT, Message, expect, misp
 use crate::takeover::error::{TakeoverError, WireError};
 use crate::takeover::messages::MessageKind;
 
-/// What the driver reports during the handshake.
+/// An event that the driver reports during the handshake.
 #[derive(Debug)]
 pub enum ClientHandshakeEvent {
-    /// A takeover is asked for.
+    /// A takeover is requested.
     Begun,
     /// `Connect` is done.
     Connected(Result<(), TakeoverError>),
@@ -21,7 +21,7 @@ pub enum ClientHandshakeEvent {
     Paused,
 }
 
-/// What the driver does during the handshake.
+/// An action that the driver performs during the handshake.
 #[derive(Debug)]
 pub enum ClientHandshakeAction {
     /// Close the connection, if there is one, and connect to the server's takeover socket.
@@ -52,13 +52,13 @@ enum ClientHandshakeState {
     Begun,
     Connecting,
     SendingHello,
-    /// With the error of `Hello`, if that was not sent: a server that refuses does not wait for it.
+    /// The field is the error of `Hello`, if that was not sent: a server that refuses does not wait for it.
     AwaitingManifest(Option<TakeoverError>),
     Pausing,
     Ended,
 }
 
-/// The handshake, in which the server serves.
+/// The handshake, during which the server serves.
 #[derive(Debug)]
 pub struct ClientHandshake {
     state: ClientHandshakeState,
@@ -66,7 +66,7 @@ pub struct ClientHandshake {
 }
 
 impl Default for ClientHandshake {
-    /// Begins with the first event, `Begun`.
+    /// Returns the machine before its first event, `Begun`.
     fn default() -> ClientHandshake {
         ClientHandshake {
             state: ClientHandshakeState::Begun,
@@ -114,7 +114,7 @@ impl ClientHandshake {
         }
     }
 
-    /// A server that ends may be followed by one that stays.
+    /// Tries again if the server has ended, since another server may have taken its place.
     fn retry(&mut self, error: TakeoverError, now: Instant) -> ClientHandshakeAction {
         let has_ended = matches!(
             error,
@@ -140,10 +140,10 @@ impl ClientHandshake {
     }
 }
 
-/// What the driver reports during the switchover.
+/// An event that the driver reports during the switchover.
 #[derive(Debug)]
 pub enum ClientSwitchoverEvent {
-    /// Everything is built; only the start is left, which cannot fail.
+    /// Everything is built. Only the start remains, which cannot fail.
     Prepared,
     /// `SendReady` or `SendStarted` is done.
     Sent(Result<(), WireError>),
@@ -158,7 +158,7 @@ pub enum ClientSwitchoverEvent {
     },
 }
 
-/// What the driver does during the switchover.
+/// An action that the driver performs during the switchover.
 #[derive(Debug)]
 pub enum ClientSwitchoverAction {
     /// Report that everything is built.
@@ -178,19 +178,19 @@ pub enum ClientSwitchoverAction {
         /// Longest wait.
         deadline: Instant,
     },
-    /// Look whether the server still runs.
+    /// Check whether the server still runs.
     CheckServer,
     /// Serve, and wait for the server's final counts.
     ReceiveFinalCounts {
         /// Longest wait.
         deadline: Instant,
     },
-    /// Serve, without final counts: the server has ended.
+    /// Serve without final counts, because the server has ended.
     ServeAlone(TakeoverError),
     /// Close the connection and end. The workers have not started.
     Fail(TakeoverError),
-    /// End at once, for the server may serve again. The workers run, so the connection must not be closed before this process
-    /// has ended.
+    /// End at once, because the server may serve again. The workers run, so the connection must stay open until this process has
+    /// ended.
     Exit(TakeoverError),
 }
 
@@ -205,14 +205,14 @@ enum ClientSwitchoverState {
     Ended,
 }
 
-/// The switchover: the server stops, and either the client serves or the server goes on.
+/// The switchover: the server stops, and then either the client serves or the server resumes.
 #[derive(Debug)]
 pub struct ClientSwitchover {
     state: ClientSwitchoverState,
 }
 
 impl Default for ClientSwitchover {
-    /// Begins with the first event, `Prepared`.
+    /// Returns the machine before its first event, `Prepared`.
     fn default() -> ClientSwitchover {
         ClientSwitchover {
             state: ClientSwitchoverState::Preparing,
@@ -253,7 +253,7 @@ impl ClientSwitchover {
                 let error = TakeoverError::sending(MessageKind::Started, MESSAGE_TIMEOUT, error);
                 self.enter(State::CheckingServer(error), Action::CheckServer)
             }
-            // The server gave up waiting and serves again.
+            // The server has stopped waiting and serves again.
             (State::CheckingServer(error), Event::ServerChecked { is_running: true }) => {
                 Action::Exit(error)
             }

@@ -1,8 +1,8 @@
 //! The decisions of a takeover, as state machines without sockets, clocks, threads or log. A driver performs the actions that
-//! a machine returns, in order, and reports the outcome of the last one as the next event; `now` is the time of that report.
+//! a machine returns, in order. It reports the outcome of the last one as the next event; `now` is the time of that report.
 //!
-//! Each side has two machines. The handshake lasts while the server still serves; the switchover is the time in which nobody
-//! does. The tables of their states and events stand in [`crate::takeover`].
+//! Each side has two machines. The server still serves during the handshake. No process serves during the switchover.
+//! [`crate::takeover`] has the tables of their states and events.
 
 pub mod client;
 pub mod server;
@@ -12,29 +12,30 @@ use std::time::Duration;
 use crate::takeover::error::{TakeoverError, WireError};
 use crate::takeover::messages::MessageKind;
 
-/// Longest time in which either side waits for the other while somebody serves.
+/// Longest time for which either side waits for the other while one of them serves.
 pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest time in which the supervisor describes what it serves; a reload may be under way.
+/// Longest wait for the supervisor's description of what it serves; a reload may be in progress.
 pub const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest time in which a client ends after SIGKILL. The kernel needs some milliseconds to close its files.
+/// Longest wait for the end of a client after SIGKILL. The kernel needs some milliseconds to close its files.
 pub const KILL_TIMEOUT: Duration = Duration::from_secs(1);
-/// Number of times that a client connects. A server that is being taken over at that moment may still accept it, and end.
+/// Largest number of times that a client connects. A server that is being taken over may still accept a client, and then end.
 pub const CONNECT_TRIES: u32 = 3;
-/// Time between two tries. A server that ends has closed its takeover socket by then.
+/// Time between two attempts to connect. A server that ends has closed its takeover socket by then.
 pub const CONNECT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Longest time in which the server sends its state, and again in which the client starts. Nobody serves meanwhile.
+/// Returns the longest time in which the server sends its state, and again in which the client starts. No process serves
+/// meanwhile.
 ///
-/// To export and to import a session was measured to take 5 µs.
+/// The export and import of a session takes 5 µs (measured).
 pub fn switchover_timeout(sessions: u64) -> Duration {
     let of_sessions = Duration::from_micros(100) * u32::try_from(sessions).unwrap_or(u32::MAX);
     MESSAGE_TIMEOUT.min(Duration::from_secs(1) + of_sessions)
 }
 
-/// A received message, as far as decisions depend on it. The driver keeps its data.
+/// A received message, reduced to what the decisions depend on. The driver keeps its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// The client speaks this version of the protocol.
+    /// The client's first message, with the version of the protocol that it uses.
     Hello {
         /// The version.
         version: u32,
@@ -57,7 +58,7 @@ pub enum Message {
 }
 
 impl Message {
-    /// The kind of this message.
+    /// Returns the kind of this message.
     pub fn kind(&self) -> MessageKind {
         match self {
             Message::Hello { .. } => MessageKind::Hello,
@@ -71,7 +72,7 @@ impl Message {
     }
 }
 
-/// Judges what was received while a message of this kind was expected.
+/// Checks what was received while a message of this kind was expected, and returns the message.
 ///
 /// # Errors
 ///
@@ -92,7 +93,7 @@ pub fn expect(
     }
 }
 
-/// The error for an event that does not answer the last action: a defect of the driver.
+/// Returns the error for an event that is not the outcome of the last action, which is a defect of the driver.
 fn misplaced(event: &impl std::fmt::Debug) -> TakeoverError {
     TakeoverError::Malformed(format!("unexpected event {event:?}"))
 }

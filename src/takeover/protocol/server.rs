@@ -1,4 +1,4 @@
-//! The server's decisions: it serves, and hands over to a client.
+//! The decisions of the server, which serves and hands over to a client.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use super::{expect, misplaced, switchover_timeout};
 use crate::takeover::error::{TakeoverError, WireError};
 use crate::takeover::messages::{MessageKind, VERSION};
 
-/// The process at the other end of a connection, as the kernel tells it (SO_PEERCRED in unix(7)).
+/// The process at the other end of a connection, as the kernel reports it (SO_PEERCRED in unix(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     /// Its process id; 0 if it is in another PID namespace.
@@ -16,7 +16,7 @@ pub struct Peer {
     pub user: u32,
 }
 
-/// What the driver reports during the handshake.
+/// An event that the driver reports during the handshake.
 #[derive(Debug)]
 pub enum ServerHandshakeEvent {
     /// A client has connected.
@@ -26,7 +26,7 @@ pub enum ServerHandshakeEvent {
     },
     /// The supervisor has described the configuration of this generation.
     Described(u64),
-    /// The supervisor cannot describe what it serves; a sentence.
+    /// The supervisor cannot describe what it serves. The text is a sentence that says why.
     NotDescribed(String),
     /// The supervisor is ending this process.
     Stopping,
@@ -36,7 +36,7 @@ pub enum ServerHandshakeEvent {
     Received(Result<Message, WireError>),
 }
 
-/// What the driver does during the handshake.
+/// An action that the driver performs during the handshake.
 #[derive(Debug)]
 pub enum ServerHandshakeAction {
     /// Wait for a message.
@@ -44,9 +44,9 @@ pub enum ServerHandshakeAction {
         /// Longest wait.
         deadline: Instant,
     },
-    /// Log that the client asks for a takeover.
+    /// Log that the client requests a takeover.
     ReportRequest,
-    /// Have the supervisor describe what it serves.
+    /// Request the description of what is served from the supervisor.
     Describe {
         /// Longest wait.
         deadline: Instant,
@@ -61,11 +61,11 @@ pub enum ServerHandshakeAction {
         /// The generation that the client has prepared for.
         generation: u64,
     },
-    /// Log the reason, send it if possible.
+    /// Log the reason, and send it if possible.
     Refuse(String),
     /// Set all options of the listeners' sockets again: the client has duplicates and may have changed them.
     RestoreListeners,
-    /// Log that the takeover has failed, and that this process serves on.
+    /// Log that the takeover has failed, and that this process continues to serve.
     ReportFailure(TakeoverError),
 }
 
@@ -79,7 +79,7 @@ enum ServerHandshakeState {
     Ended,
 }
 
-/// The handshake, in which the server serves.
+/// The handshake, during which the server serves.
 #[derive(Debug)]
 pub struct ServerHandshake {
     state: ServerHandshakeState,
@@ -88,7 +88,7 @@ pub struct ServerHandshake {
 }
 
 impl ServerHandshake {
-    /// Begins with the first event, `Accepted`. `own_user` is the user that this process runs as.
+    /// Returns the machine before its first event, `Accepted`. `own_user` is the user that this process runs as.
     pub fn new(peer: Peer, own_user: u32) -> ServerHandshake {
         ServerHandshake {
             state: ServerHandshakeState::Connected,
@@ -129,7 +129,7 @@ impl ServerHandshake {
                 vec![Action::SendManifest { deadline }]
             }
             (State::Describing, Event::NotDescribed(reason)) => self.refuse(reason),
-            // The client connects again, and finds the next server or none.
+            // The client connects again, to the next server if there is one.
             (State::Describing, Event::Stopping) => {
                 self.fail(TakeoverError::ClosedDuring(MessageKind::Manifest))
             }
@@ -166,9 +166,9 @@ impl ServerHandshake {
         ]
     }
 
-    /// The reason for which this client may not take over.
+    /// Returns the reason for which this client may not take over, if there is one.
     fn objection(&self, hello: &Message) -> Option<String> {
-        // A client that this process cannot signal could not be ended if it fell silent.
+        // If such a client became silent, this process could not end it, because it cannot send it a signal.
         if self.peer.pid == 0 {
             let reason = "it runs in another PID namespace, such as another container's";
             return Some(reason.to_owned());
@@ -199,45 +199,45 @@ impl ServerHandshake {
     }
 }
 
-/// What decides whether the server can hand over at this moment.
+/// The conditions that decide whether the server can hand over at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SwitchoverConditions {
     /// The generation that the client has prepared for.
     pub prepared_for: u64,
     /// The generation that is served.
     pub generation: u64,
-    /// Whether a reload is under way or waits.
+    /// Whether a reload is in progress or waits.
     pub is_reloading: bool,
-    /// Whether the process that this one has taken over still owes its final counts.
+    /// Whether the final counts of the process that this one has taken over are still missing.
     pub awaits_final_counts: bool,
 }
 
 impl SwitchoverConditions {
-    /// The reason for which the server cannot hand over now.
+    /// Returns the reason for which the server cannot hand over now, if there is one.
     fn objection(&self) -> Option<&'static str> {
         if self.prepared_for != self.generation {
             return Some("the configuration has changed since; try again");
         }
-        // Whoever asked for the reload was told that it is under way.
+        // The operator who requested the reload expects its result from this process.
         if self.is_reloading {
             return Some("a reload is in progress; try again");
         }
-        // They come by row numbers that mean something to this process alone.
+        // The final counts use row numbers that only this process can interpret.
         let reason = "the previous process has not sent its final counts yet; try again";
         self.awaits_final_counts.then_some(reason)
     }
 }
 
-/// What the driver reports during the switchover.
+/// An event that the driver reports during the switchover.
 #[derive(Debug)]
 pub enum ServerSwitchoverEvent {
     /// The supervisor has the connection.
     Begun(SwitchoverConditions),
-    /// `PrepareThreads` is done; otherwise a sentence.
+    /// `PrepareThreads` is done, or has failed; the text is a sentence that says why.
     Prepared(Result<(), String>),
-    /// `ParkWorkers` is done: nobody serves. So many sessions are to be handed over.
+    /// `ParkWorkers` is done: no process serves.
     Parked {
-        /// Number of sessions and of source ports in use.
+        /// Number of sessions and of source ports in use, all of which are handed over.
         sessions: u64,
     },
     /// `SendState` or `SendFinalCounts` is done.
@@ -248,7 +248,7 @@ pub enum ServerSwitchoverEvent {
     Killed(Result<(), String>),
 }
 
-/// What the driver does during the switchover.
+/// An action that the driver performs during the switchover.
 #[derive(Debug)]
 pub enum ServerSwitchoverAction {
     /// Start the threads that would resume serving, so that this cannot fail later.
@@ -276,15 +276,15 @@ pub enum ServerSwitchoverAction {
     ResumeServing,
     /// Set all options of the listeners' sockets again: the client has duplicates and may have changed them.
     RestoreListeners,
-    /// Log the reason, send it if possible.
+    /// Log the reason, and send it if possible.
     Refuse(String),
-    /// Log that the takeover has failed, and that this process serves on.
+    /// Log that the takeover has failed, and that this process continues to serve.
     ReportFailure(TakeoverError),
     /// Log that the client has taken over.
     ReportTakenOver,
-    /// Tell the service manager that the client is the main process. It must know before this process ends.
+    /// Notify the service manager that the client is the main process. This must happen before this process ends.
     AnnounceMainPid,
-    /// Read listeners that the client does not have to their end, count what they held, and close all sockets.
+    /// Read and count all datagrams of the listeners that the client does not have, and close all sockets.
     CloseSockets,
     /// Send what was counted since the state was exported.
     SendFinalCounts {
@@ -308,14 +308,14 @@ enum ServerSwitchoverState {
     TakenOver,
 }
 
-/// The switchover: the server stops, and either the client serves or the server goes on.
+/// The switchover: the server stops, and then either the client serves or the server resumes.
 #[derive(Debug)]
 pub struct ServerSwitchover {
     state: ServerSwitchoverState,
 }
 
 impl Default for ServerSwitchover {
-    /// Begins with the first event, `Begun`.
+    /// Returns the machine before its first event, `Begun`.
     fn default() -> ServerSwitchover {
         ServerSwitchover {
             state: ServerSwitchoverState::Waiting,
@@ -324,7 +324,7 @@ impl Default for ServerSwitchover {
 }
 
 impl ServerSwitchover {
-    /// Whether the client serves now, and this process has to end.
+    /// Returns whether the client serves now, so that this process must end.
     pub fn is_taken_over(&self) -> bool {
         use ServerSwitchoverState as State;
         matches!(self.state, State::SendingFinalCounts | State::TakenOver)
@@ -372,7 +372,7 @@ impl ServerSwitchover {
                     Ok(_) => self.finish(now),
                     // A client that may serve keeps the connection open until it has ended.
                     Err(error @ TakeoverError::ClosedBefore(_)) => resume(error),
-                    // It has the state and may start at any time, or has started. Two must not serve.
+                    // The client has the state. It may have started, or may start at any time. Two processes must not serve.
                     Err(error) => self.kill(error, now),
                 }
             }
@@ -382,13 +382,7 @@ impl ServerSwitchover {
                 actions.extend(resume(error));
                 actions
             }
-            (State::SendingFinalCounts, Event::Sent(sent)) => {
-                let lost = sent.err().map(|error| {
-                    TakeoverError::sending(MessageKind::FinalCounts, MESSAGE_TIMEOUT, error)
-                });
-                let actions = lost.map(Action::ReportLostCounts).into_iter().collect();
-                self.enter(State::TakenOver, actions)
-            }
+            (State::SendingFinalCounts, Event::Sent(sent)) => self.on_final_counts_sent(sent),
             (state, event) => self.on_misplaced(state, &event, now),
         }
     }
@@ -413,13 +407,25 @@ impl ServerSwitchover {
         self.enter(ServerSwitchoverState::SendingFinalCounts, actions)
     }
 
+    fn on_final_counts_sent(&mut self, sent: Result<(), WireError>) -> Vec<ServerSwitchoverAction> {
+        let lost = sent
+            .err()
+            .map(|error| TakeoverError::sending(MessageKind::FinalCounts, MESSAGE_TIMEOUT, error));
+        let report = lost.map(ServerSwitchoverAction::ReportLostCounts);
+        self.enter(
+            ServerSwitchoverState::TakenOver,
+            report.into_iter().collect(),
+        )
+    }
+
     fn kill(&mut self, error: TakeoverError, now: Instant) -> Vec<ServerSwitchoverAction> {
         let deadline = now + KILL_TIMEOUT;
         let actions = vec![ServerSwitchoverAction::KillPeer { deadline }];
         self.enter(ServerSwitchoverState::Killing(error), actions)
     }
 
-    /// A defect of the driver must not leave the daemon without workers, or with two processes that serve.
+    /// Handles an event that does not fit the state, which is a defect of the driver. The defect must not leave the daemon
+    /// without workers, or with two processes that serve.
     fn on_misplaced(
         &mut self,
         state: ServerSwitchoverState,

@@ -7,7 +7,7 @@ use ratatui::crossterm::event::{
 };
 
 use super::super::input::{InputOutcome, on_event};
-use super::super::measure::Noun;
+use super::super::measure::RowKind;
 use super::super::order::Order;
 use super::super::state::{Mode, Spots, TopState};
 use super::{SECOND, busy, press, routes, screen};
@@ -27,7 +27,7 @@ fn the_selection_stays_on_its_row() {
         routes(1, uptime_ms, &rows)
     };
     let mut state = TopState::new(at(0, |_| 0), Instant::now(), SECOND, false);
-    state.hear(Ok(at(1_000, |number| 1_000 - number)), Instant::now());
+    state.on_response(Ok(at(1_000, |number| 1_000 - number)), Instant::now());
     let (_, spots) = screen(&mut state, 80, 24);
     press(&mut state, &spots, &"j".repeat(50));
     let (text, spots) = screen(&mut state, 80, 24);
@@ -43,7 +43,7 @@ fn the_selection_stays_on_its_row() {
         text[3].is_empty() || text[2].contains("100 routes"),
         "{text:#?}"
     );
-    state.hear(Ok(at(2_000, |number| 1_000 + number)), Instant::now());
+    state.on_response(Ok(at(2_000, |number| 1_000 + number)), Instant::now());
     let (text, spots) = { (screen(&mut state, 80, 24).0, spots) };
     assert!(selected(&text)[0].starts_with("> route-50"), "{text:#?}");
     press(&mut state, &spots, "/route-07\n");
@@ -55,13 +55,13 @@ fn the_selection_stays_on_its_row() {
     press(&mut state, &spots, "\u{1b}");
     assert!(
         selected(&screen(&mut state, 80, 24).0)[0].starts_with("> route-50"),
-        "the filter is gone, the choice is not"
+        "the filter is cleared, and the selection stays"
     );
 }
 
 /// The mouse selects tabs, rows and the order, and the wheel moves through rows. Keys can do the same.
 #[test]
-fn the_mouse_is_one_way() {
+fn the_mouse_selects() {
     let mut state = busy(true);
     let (_, spots) = screen(&mut state, 80, 24);
     let mouse = |state: &mut TopState, spots: &Spots, kind, column, row| {
@@ -73,7 +73,7 @@ fn the_mouse_is_one_way() {
         };
         assert_eq!(
             on_event(state, spots, &Event::Mouse(mouse)),
-            InputOutcome::GoOn
+            InputOutcome::Continue
         );
     };
     let click = MouseEventKind::Down(MouseButton::Left);
@@ -104,7 +104,7 @@ fn the_mouse_is_one_way() {
     mouse(&mut state, &spots, click, 5, 4);
     assert!(state.order().is_falling);
     mouse(&mut state, &spots, click, 14, 3);
-    assert_eq!(state.noun, Noun::Handlers);
+    assert_eq!(state.row_kind, RowKind::Handlers);
     let (_, spots) = screen(&mut state, 80, 24);
     mouse(&mut state, &spots, click, 5, 5);
     mouse(&mut state, &spots, click, 5, 5);
@@ -113,7 +113,7 @@ fn the_mouse_is_one_way() {
 
 /// q and Ctrl-C end the view in every mode, but q is a letter while a filter is edited.
 #[test]
-fn ends_when_it_is_told() {
+fn q_and_ctrl_c_end_the_view() {
     let spots = Spots::default();
     let end = |state: &mut TopState, code, modifiers| {
         on_event(state, &spots, &Event::Key(KeyEvent::new(code, modifiers))) == InputOutcome::End

@@ -13,7 +13,7 @@ use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
 use serde_json::{Value, json};
 
 use super::input::{InputOutcome, on_event};
-use super::measure::{Measure, Noun};
+use super::measure::{Measure, RowKind};
 use super::rates::Rates;
 use super::state::{Spots, TopState};
 use super::view;
@@ -86,7 +86,7 @@ fn routes(pid: u32, uptime_ms: u64, routes: &[(&str, u64)]) -> Snapshot {
 fn received(rates: &Rates) -> Vec<(String, Option<f64>)> {
     let row =
         |row: &super::rates::RateRow| (row.item.key.name.clone(), row.value(Measure::Received));
-    rates.rows(Noun::Routes).iter().map(row).collect()
+    rates.rows(RowKind::Routes).iter().map(row).collect()
 }
 
 /// Returns the state for a daemon with some of everything, after one second.
@@ -112,7 +112,7 @@ fn busy(has_colours: bool) -> TopState {
     };
     let start = Instant::now();
     let mut state = TopState::new(at(64_000, 0), start, SECOND, has_colours);
-    state.hear(Ok(at(65_000, 1_200)), start + SECOND);
+    state.on_response(Ok(at(65_000, 1_200)), start + SECOND);
     state
 }
 
@@ -147,7 +147,7 @@ fn press(state: &mut TopState, spots: &Spots, keys: &str) {
         let event = Event::Key(KeyEvent::new(code, KeyModifiers::NONE));
         assert_eq!(
             on_event(state, spots, &event),
-            InputOutcome::GoOn,
+            InputOutcome::Continue,
             "{key:?}"
         );
     }

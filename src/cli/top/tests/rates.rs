@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::super::history::SnapshotHistory;
-use super::super::measure::{Measure, Noun};
+use super::super::measure::{Measure, RowKind};
 use super::super::order::{Order, arrange};
 use super::super::rates::Rates;
 use super::{SECOND, account, received, routes, snapshot, with};
@@ -31,13 +31,13 @@ fn rates_are_over_the_daemons_time() {
     assert_eq!(
         received(&rates),
         [("a".to_owned(), None)],
-        "no time, no rate"
+        "there is no rate over no time"
     );
 }
 
 /// Rows appear, disappear and move, and each keeps its own rate. A new row has none, even if its name equals another's.
 #[test]
-fn rows_are_told_apart_by_their_names() {
+fn rows_are_distinguished_by_their_names() {
     let before = routes(
         1,
         1_000,
@@ -74,13 +74,13 @@ fn counters_that_go_back_have_no_rate() {
             [("up".to_owned(), None), ("down".to_owned(), None)]
         );
         assert_eq!(
-            rates.rows(Noun::Routes)[0].value(Measure::InFlight),
+            rates.rows(RowKind::Routes)[0].value(Measure::InFlight),
             Some(0.0)
         );
         assert_eq!(
-            rates.sum(Noun::Routes, Measure::Received),
+            rates.sum(RowKind::Routes, Measure::Received),
             None,
-            "nor has the sum"
+            "the sum is unknown, too"
         );
     }
     let mut taken_over = routes(2, 500, &[("up", 14), ("down", 1)]);
@@ -96,27 +96,27 @@ fn counters_that_go_back_have_no_rate() {
 /// Each column sorts in both directions. Unknown values come last in either direction, and equal rows keep the file's
 /// order.
 #[test]
-fn rows_stand_in_order() {
+fn rows_are_sorted() {
     let before = routes(1, 1_000, &[("b", 0), ("c", 0), ("a", 0), ("d", 9)]);
     let after = routes(1, 2_000, &[("b", 5), ("c", 5), ("a", 8), ("d", 1)]);
     let rates = Rates::between(Some(&before), &after);
     let names = |filter: &str, order: Order| -> String {
-        let rows = arrange(Noun::Routes, rates.rows(Noun::Routes), filter, order);
+        let rows = arrange(RowKind::Routes, rates.rows(RowKind::Routes), filter, order);
         rows.iter().map(|row| row.item.key.name.as_str()).collect()
     };
-    let busiest = Order::default(Noun::Routes);
+    let busiest = Order::default(RowKind::Routes);
     assert_eq!(names("", busiest), "abcd");
     assert_eq!(names("", busiest.reverse()), "bcad");
-    let by_name = busiest.shift(Noun::Routes, -1);
+    let by_name = busiest.shift(RowKind::Routes, -1);
     assert_eq!(
         (names("", by_name), names("", by_name.reverse())),
         ("abcd".to_owned(), "dcba".to_owned())
     );
-    assert_eq!(names("B", busiest), "b", "a filter knows no case");
+    assert_eq!(names("B", busiest), "b", "a filter ignores case");
     assert_eq!(
-        by_name.shift(Noun::Routes, -1).measure(Noun::Routes),
+        by_name.shift(RowKind::Routes, -1).measure(RowKind::Routes),
         Some(Measure::InFlight),
-        "it goes round"
+        "the last column follows the first"
     );
     let workers: Vec<Value> = [10, 2]
         .iter()
@@ -129,14 +129,14 @@ fn rows_stand_in_order() {
         .collect();
     let rates = Rates::between(None, &snapshot(1, 1, &json!({ "workers": workers })));
     let rows = arrange(
-        Noun::Workers,
-        rates.rows(Noun::Workers),
+        RowKind::Workers,
+        rates.rows(RowKind::Workers),
         "",
-        Order::default(Noun::Workers),
+        Order::default(RowKind::Workers),
     );
     assert_eq!(
         rows[0].item.key.name, "worker-10",
-        "workers stand as the daemon lists them, not by letters"
+        "workers are in the order of the snapshot, not of their names"
     );
 }
 
@@ -146,7 +146,7 @@ fn rows_stand_in_order() {
 fn history_is_two_minutes_of_samples() {
     let start = Instant::now();
     let mut snapshots = SnapshotHistory::first(routes(1, 0, &[("a", 0)]), start, SECOND);
-    let key = snapshots.rates.rows(Noun::Routes)[0].item.key.clone();
+    let key = snapshots.rates.rows(RowKind::Routes)[0].item.key.clone();
     for second in 1..=300_u64 {
         snapshots.advance(
             routes(
@@ -158,12 +158,12 @@ fn history_is_two_minutes_of_samples() {
         );
     }
     snapshots.miss();
-    let wide = snapshots.spark(Noun::Routes, &key, 500);
+    let wide = snapshots.spark(RowKind::Routes, &key, 500);
     assert_eq!(wide.len(), 120);
     assert_eq!((wide[0], wide[118], wide[119]), (Some(10), Some(10), None));
     assert_eq!(wide.iter().flatten().max(), Some(&100));
     for columns in 1..120 {
-        let narrow = snapshots.spark(Noun::Routes, &key, columns);
+        let narrow = snapshots.spark(RowKind::Routes, &key, columns);
         assert_eq!(
             (narrow.len(), narrow.iter().flatten().max()),
             (columns, Some(&100))
@@ -172,8 +172,8 @@ fn history_is_two_minutes_of_samples() {
     snapshots.advance(routes(1, 301_000, &[]), start);
     snapshots.advance(routes(1, 302_000, &[("a", 1)]), start);
     assert_eq!(
-        snapshots.spark(Noun::Routes, &key, 120),
+        snapshots.spark(RowKind::Routes, &key, 120),
         [None; 120],
-        "a row that comes again is new"
+        "a row that appears again is new"
     );
 }

@@ -138,8 +138,8 @@ fn no_control_character_reaches_the_terminal() {
     });
     let snapshot = snapshot(1, 1_000, &others);
     let mut state = TopState::new(snapshot.clone(), Instant::now(), SECOND, true);
-    state.hear(Ok(snapshot.clone()), Instant::now());
-    state.hear(Err(evil.to_owned()), Instant::now());
+    state.on_response(Ok(snapshot.clone()), Instant::now());
+    state.on_response(Err(evil.to_owned()), Instant::now());
     let spots = Spots::default();
     for keys in [
         "1", "2", "3", "4", "5", "1\n", "2\n", "3\n", "4\n", "a", "?",
@@ -193,18 +193,21 @@ fn every_size_can_be_drawn() {
 fn silence_and_pause() {
     let mut state = busy(false);
     let spots = Spots::default();
-    state.hear(Err("nobody answers at /run/x".to_owned()), Instant::now());
+    state.on_response(
+        Err("no daemon listens on /run/x".to_owned()),
+        Instant::now(),
+    );
     let text = screen(&mut state, 120, 24).0;
     assert!(
         text[0].starts_with("udispatch  NO RESPONSE  1 s old"),
         "{text:#?}"
     );
     assert!(
-        text[2].contains("what is shown is 1 s old; retrying: nobody answers at /run/x"),
+        text[2].contains("what is shown is 1 s old; retrying: no daemon listens on /run/x"),
         "{text:#?}"
     );
     press(&mut state, &spots, " ");
-    state.hear(Ok(routes(4242, 66_000, &[("other", 1)])), Instant::now());
+    state.on_response(Ok(routes(4242, 66_000, &[("other", 1)])), Instant::now());
     let text = screen(&mut state, 80, 24).0.join("\n");
     assert!(
         text.contains(" PAUSED ") && text.contains("127.0.0.1:53") && !text.contains("other"),
