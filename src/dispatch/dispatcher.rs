@@ -17,7 +17,7 @@ use super::outbox::Outbox;
 use super::reply_policy::ReplyFilter;
 use super::route_table::RouteId;
 use super::saved_state::SavedState;
-use super::sessions::page::{SessionCursor, SessionPage, Wanted};
+use super::sessions::page::{PageQuery, SessionCursor, SessionPage};
 use super::sink::SinkCounts;
 use super::tap::{self, Direction, TapSource, Taps};
 use super::time::Time;
@@ -27,7 +27,7 @@ use super::verdict::DropReason;
 use crate::number;
 
 /// The route number in the context of calls that no datagram of a route has caused.
-const NOWHERE: RouteId = RouteId(u32::MAX);
+const NO_ROUTE: RouteId = RouteId(u32::MAX);
 
 /// The dispatcher of one worker.
 pub struct Dispatcher {
@@ -253,7 +253,7 @@ impl Dispatcher {
     }
 
     /// Calls the handlers whose deadline has passed.
-    pub fn time(&mut self, sockets: &mut dyn SocketTable) {
+    pub fn run_timers(&mut self, sockets: &mut dyn SocketTable) {
         self.timers.first(&self.handlers);
         for handler in (0..self.handlers.len()).map(HandlerId::new) {
             if self.timers.is_due(handler, self.now) {
@@ -263,7 +263,7 @@ impl Dispatcher {
         self.timers.settle(&self.handlers);
     }
 
-    /// Returns when [`Dispatcher::time`] must be called next, or `None` if no handler has a deadline.
+    /// Returns when [`Dispatcher::run_timers`] must be called next, or `None` if no handler has a deadline.
     pub fn deadline(&mut self) -> Option<Time> {
         self.timers.first(&self.handlers)
     }
@@ -288,7 +288,7 @@ impl Dispatcher {
             reply_filter: &self.reply_filter,
             names: &self.names,
             handler: to,
-            route: NOWHERE,
+            route: NO_ROUTE,
             listener: LocalListener::NONE,
             now: self.now,
             arena: &[],
@@ -386,23 +386,23 @@ impl Dispatcher {
             .collect()
     }
 
-    /// Returns a page of the handlers' sessions, from the cursor in `wanted`.
-    pub fn sessions(&self, wanted: &Wanted, now: Time) -> SessionPage {
-        let mut page = SessionPage::new(wanted, now);
-        let mut from = wanted.from;
-        if let Some(only) = wanted.handler {
+    /// Returns a page of the handlers' sessions, from the cursor in `query`.
+    pub fn sessions(&self, query: &PageQuery, now: Time) -> SessionPage {
+        let mut page = SessionPage::new(query, now);
+        let mut from = query.from;
+        if let Some(only) = query.handler {
             from.handler = from.handler.max(only);
         }
-        let is_wanted = |handler: &HandlerId| wanted.handler.is_none_or(|only| only == *handler);
+        let is_listed = |handler: &HandlerId| query.handler.is_none_or(|only| only == *handler);
         let last = number::to_u32(self.handlers.len());
-        for handler in (from.handler.0..last).map(HandlerId).filter(is_wanted) {
+        for handler in (from.handler.0..last).map(HandlerId).filter(is_listed) {
             let first = if handler == from.handler {
                 from.place
             } else {
                 0
             };
             let forwarding = self.handlers[handler.index()].forwarding();
-            let next = forwarding.and_then(|one| one.look_at_sessions(handler, first, &mut page));
+            let next = forwarding.and_then(|one| one.list_sessions(handler, first, &mut page));
             if let Some(place) = next {
                 page.next = Some(SessionCursor { handler, place });
                 break;

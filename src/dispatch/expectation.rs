@@ -20,7 +20,7 @@ pub struct Expectations {
     /// The time at which each prefix was last seen; zero if never.
     last_seen: Vec<Time>,
     /// The prefixes that are checked in the current batch.
-    wanted: Vec<usize>,
+    pending: Vec<usize>,
     /// No prefix is checked before this time.
     recheck_at: Time,
 }
@@ -60,11 +60,11 @@ impl Expectations {
     /// Creates the expectations for these prefixes, none of which has been seen.
     pub fn new(prefixes: &[IpNet]) -> Expectations {
         let last_seen = vec![Time::default(); prefixes.len()];
-        let wanted = Vec::with_capacity(prefixes.len());
+        let pending = Vec::with_capacity(prefixes.len());
         Expectations {
             prefixes: prefixes.iter().map(Prefix::of).collect(),
             last_seen,
-            wanted,
+            pending,
             recheck_at: Time::default(),
         }
     }
@@ -82,16 +82,16 @@ impl Expectations {
         let Expectations {
             prefixes,
             last_seen,
-            wanted,
+            pending,
             recheck_at,
         } = self;
-        wanted.clear();
-        wanted.extend((0..prefixes.len()).filter(|place| {
+        pending.clear();
+        pending.extend((0..prefixes.len()).filter(|place| {
             last_seen[*place] == Time::default() || last_seen[*place].after(RECHECK_INTERVAL) <= now
         }));
         for train in trains {
             let ip = train.envelope.src.ip();
-            wanted.retain(|place| {
+            pending.retain(|place| {
                 let is_seen = prefixes[*place].contains(ip);
                 if is_seen {
                     // Zero means never.
@@ -99,11 +99,11 @@ impl Expectations {
                 }
                 !is_seen
             });
-            if wanted.is_empty() {
+            if pending.is_empty() {
                 break;
             }
         }
-        if wanted.is_empty() {
+        if pending.is_empty() {
             *recheck_at = last_seen
                 .iter()
                 .min()

@@ -95,12 +95,7 @@ pub trait Forwarding {
 
     /// Adds sessions to the page, starting at the place `from` of the handler's table, until the page is full.
     /// `handler` is the handler's own number. Returns the place to continue at, or `None` after the last session.
-    fn look_at_sessions(
-        &self,
-        handler: HandlerId,
-        from: u32,
-        page: &mut SessionPage,
-    ) -> Option<u32> {
+    fn list_sessions(&self, handler: HandlerId, from: u32, page: &mut SessionPage) -> Option<u32> {
         let _ = (handler, from, page);
         None
     }

@@ -95,7 +95,7 @@ impl Ledger {
     }
 
     /// Counts replies of an upstream that arrived when no handler expected them any more.
-    pub fn late(&mut self, handler: HandlerId, upstream: UpstreamId, replies: u64) {
+    pub fn count_late_replies(&mut self, handler: HandlerId, upstream: UpstreamId, replies: u64) {
         self.handlers[handler.index()]
             .replies
             .refuse(replies, DropReason::LateReply);

@@ -183,19 +183,19 @@ impl Pool {
                 key = mix(key.wrapping_add(0x9e37_79b9_7f4a_7c15));
             }
         }
-        self.by_lot(key)
+        self.by_rendezvous(key)
     }
 
     /// Returns the fit member with the best draw for the key, in relation to its weight (weighted rendezvous
     /// hashing). The draws of other members do not change when a member comes or goes.
-    fn by_lot(&self, key: u64) -> usize {
-        let lot = |member: usize| {
+    fn by_rendezvous(&self, key: u64) -> usize {
+        let draw = |member: usize| {
             let drawn = mix(key ^ self.members[member].name).max(1) as f64 / u64::MAX as f64;
             -drawn.ln() / f64::from(self.members[member].weight)
         };
         let fit = (0..self.members.len())
             .filter(|member| self.fit[*member])
-            .map(|member| (lot(member), member));
+            .map(|member| (draw(member), member));
         fit.min_by(|a, b| a.0.total_cmp(&b.0))
             .map_or(0, |best| best.1)
     }

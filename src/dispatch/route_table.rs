@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 pub use super::id::RouteId;
-use super::ranges::{AddressKey, NOBODY, Ranges};
+use super::ranges::{AddressKey, NONE, Ranges};
 use crate::datagram::Envelope;
 use crate::number;
 
@@ -171,7 +171,7 @@ struct Node {
     fixed: Option<RouteId>,
     /// The rows by port range and interface, in the order of precedence.
     groups: Vec<Group>,
-    /// The next larger prefix, or [`NOBODY`].
+    /// The next larger prefix, or [`NONE`].
     parent: u32,
 }
 
@@ -194,7 +194,7 @@ struct Sources {
 impl<K: AddressKey> PrefixTable<K> {
     fn find(&self, destination: K, envelope: &Envelope) -> Option<RouteId> {
         let mut index = self.ranges.find(destination);
-        while index != NOBODY {
+        while index != NONE {
             let node = &self.nodes[index as usize];
             if node.fixed.is_some() {
                 return node.fixed;
@@ -244,9 +244,9 @@ impl Sources {
         let owner = match (source, &self.v4, &self.v6) {
             (IpAddr::V4(address), Some(ranges), _) => ranges.find(u32::from(address)),
             (IpAddr::V6(address), _, Some(ranges)) => ranges.find(u128::from(address)),
-            _ => NOBODY,
+            _ => NONE,
         };
-        if owner == NOBODY {
+        if owner == NONE {
             self.any
         } else {
             Some(RouteId(owner))
@@ -281,7 +281,7 @@ impl<'a, K: AddressKey + std::hash::Hash> Nodes<'a, K> {
             nodes.push(Node {
                 fixed: groups.first().and_then(Group::fixed),
                 groups,
-                parent: NOBODY,
+                parent: NONE,
             });
         }
         let (ranges, parents) = Ranges::build(intervals);

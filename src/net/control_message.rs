@@ -60,11 +60,11 @@ pub fn parse(mut bytes: &[u8]) -> Received {
 }
 
 /// Level and type of a message, which name the socket option that it belongs to.
-pub(super) type Which = (i32, i32);
+pub(super) type OptionId = (i32, i32);
 
 /// Returns the option and the data of the first message, and the bytes behind it; `None` if there is none or it is
 /// malformed.
-pub(super) fn next(bytes: &[u8]) -> Option<(Which, &[u8], &[u8])> {
+pub(super) fn next(bytes: &[u8]) -> Option<(OptionId, &[u8], &[u8])> {
     let len = usize::from_ne_bytes(take(bytes, 0)?);
     let level = i32::from_ne_bytes(take(bytes, size_of::<usize>())?);
     let kind = i32::from_ne_bytes(take(bytes, size_of::<usize>() + size_of::<i32>())?);
@@ -81,7 +81,7 @@ pub(super) fn take<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 }
 
 /// Stores the data of one message. Returns `None` if it is too short or out of range, which leaves the field as it was.
-fn read(received: &mut Received, kind: Which, data: &[u8]) -> Option<()> {
+fn read(received: &mut Received, kind: OptionId, data: &[u8]) -> Option<()> {
     match kind {
         (libc::SOL_UDP, libc::UDP_GRO) => {
             received.segment = u16::try_from(i32::from_ne_bytes(take(data, 0)?)).ok()?;
@@ -180,7 +180,7 @@ impl Sending {
 }
 
 /// Appends one control message at `used`, and advances `used` behind it.
-fn put(buffer: &mut [u8; SEND_BYTES], used: &mut usize, kind: Which, data: &[u8]) {
+fn put(buffer: &mut [u8; SEND_BYTES], used: &mut usize, kind: OptionId, data: &[u8]) {
     let message = &mut buffer[*used..*used + space(data.len())];
     message.fill(0);
     message[..8].copy_from_slice(&(HEADER + data.len()).to_ne_bytes());

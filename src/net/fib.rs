@@ -58,9 +58,9 @@ pub fn look_up(destination: IpAddr) -> io::Result<KernelRoute> {
     // The kernel replies at once; the limit only keeps a defect from blocking a start.
     socket.set_read_timeout(Some(std::time::Duration::from_secs(2)))?;
     socket.write_all(&request(destination))?;
-    let mut answer = [0u8; 4096];
-    let len = socket.read(&mut answer)?;
-    parse(&answer[..len])
+    let mut reply = [0u8; 4096];
+    let len = socket.read(&mut reply)?;
+    parse(&reply[..len])
 }
 
 /// Returns the bytes of a RTM_GETROUTE request for the destination.
@@ -89,7 +89,7 @@ fn parse(bytes: &[u8]) -> io::Result<KernelRoute> {
     let malformed = || {
         io::Error::new(
             io::ErrorKind::InvalidData,
-            "rtnetlink gave a malformed answer",
+            "rtnetlink gave a malformed reply",
         )
     };
     let kind = u16::from_ne_bytes(field(bytes, 4).ok_or_else(malformed)?);
@@ -103,7 +103,7 @@ fn parse(bytes: &[u8]) -> io::Result<KernelRoute> {
         libc::RTN_MULTICAST => DestinationKind::Multicast,
         _ => DestinationKind::Elsewhere,
     };
-    let mut answer = KernelRoute {
+    let mut reply = KernelRoute {
         kind,
         interface: 0,
         source: None,
@@ -112,19 +112,19 @@ fn parse(bytes: &[u8]) -> io::Result<KernelRoute> {
     while let Some((kind, data, after)) = attribute(rest) {
         match (kind, data.len()) {
             (libc::RTA_OIF, 4) => {
-                answer.interface = u32::from_ne_bytes(field(data, 0).ok_or_else(malformed)?);
+                reply.interface = u32::from_ne_bytes(field(data, 0).ok_or_else(malformed)?);
             }
             (libc::RTA_PREFSRC, 4) => {
-                answer.source = field::<4>(data, 0).map(|ip| Ipv4Addr::from(ip).into());
+                reply.source = field::<4>(data, 0).map(|ip| Ipv4Addr::from(ip).into());
             }
             (libc::RTA_PREFSRC, 16) => {
-                answer.source = field::<16>(data, 0).map(|ip| Ipv6Addr::from(ip).into());
+                reply.source = field::<16>(data, 0).map(|ip| Ipv6Addr::from(ip).into());
             }
             _ => {}
         }
         rest = after;
     }
-    Ok(answer)
+    Ok(reply)
 }
 
 /// Returns type and data of the first attribute, and the bytes behind it.
@@ -151,9 +151,9 @@ mod tests {
     /// The kernel reports loopback as local; no truncated message makes the parser fail.
     #[test]
     #[cfg_attr(miri, ignore = "it makes system calls")]
-    fn kernel_answers() {
-        if let Ok(answer) = look_up(Ipv4Addr::LOCALHOST.into()) {
-            assert_eq!((answer.kind, answer.interface), (DestinationKind::Local, 1));
+    fn loopback_is_local() {
+        if let Ok(reply) = look_up(Ipv4Addr::LOCALHOST.into()) {
+            assert_eq!((reply.kind, reply.interface), (DestinationKind::Local, 1));
         }
         let good = request(Ipv4Addr::LOCALHOST.into());
         for len in 0..good.len() {

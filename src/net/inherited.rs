@@ -75,7 +75,7 @@ pub struct Identified {
 }
 
 /// Checks that a descriptor is a UDP socket that receives, and identifies it. The socket does not block from now on. A
-/// filter that kept datagrams out when an earlier daemon ended (`socket::close_door`) is removed.
+/// filter that kept datagrams out when an earlier daemon ended (`socket::block_new_datagrams`) is removed.
 ///
 /// # Errors
 /// Returns the reason why the descriptor cannot be a listener.

@@ -29,13 +29,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::address::family;
 use super::option::{set_int, socklen};
-use super::socket::close_door;
+use super::socket::block_new_datagrams;
 use super::upstream::{UpstreamSocketOptions, prepare};
 
 /// The IPv4 dummy address (RFC 7600), which is never a destination by IANA's registry of special addresses.
-const NOBODY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+const UNUSED_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 /// An address of the discard-only prefix (RFC 6666).
-const NOBODY_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
+const UNUSED_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
 
 /// Opens a raw socket that is to be connected to an upstream. What is sent through it begins with a UDP header and
 /// names its source in `Sending::from`. The socket never receives; `receives` and `source` of the options are ignored.
@@ -52,13 +52,13 @@ pub fn kept_source_socket(
         Type::RAW.nonblocking(),
         Some(Protocol::UDP),
     )?;
-    close_door(&socket)?;
+    block_new_datagrams(&socket)?;
     socket.set_recv_buffer_size(0)?;
     leave_table(&socket)?;
     prepare(&socket, upstream, options)?;
     let (level, transparent, unused): (_, _, IpAddr) = match upstream {
-        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TRANSPARENT, NOBODY_V4.into()),
-        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, NOBODY_V6.into()),
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TRANSPARENT, UNUSED_V4.into()),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, UNUSED_V6.into()),
     };
     set_int(&socket, level, transparent, 1)?;
     socket.bind(&SocketAddr::new(unused, 0).into())?;

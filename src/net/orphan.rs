@@ -82,7 +82,7 @@ mod tests {
     /// error.
     #[test]
     #[cfg_attr(miri, ignore = "it makes system calls")]
-    fn nobodys_child() {
+    fn the_program_is_not_a_child() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("parent");
         let mut command = Command::new("sh");

@@ -156,7 +156,7 @@ pub fn granted_receive_buffer(socket: &UdpSocket) -> io::Result<usize> {
 fn request_control_data(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<()> {
     control_options(v6, options)
         .into_iter()
-        .try_for_each(|(level, option, wanted)| set_int(socket, level, option, wanted.into()))
+        .try_for_each(|(level, option, is_needed)| set_int(socket, level, option, is_needed.into()))
 }
 
 /// Requests control data in addition to what is set, since another reader of the socket may rely on that.
@@ -168,10 +168,10 @@ pub fn request_more_control_data(
     v6: bool,
     options: &ListenerOptions,
 ) -> io::Result<()> {
-    let wanted = control_options(v6, options)
+    let needed = control_options(v6, options)
         .into_iter()
-        .filter(|(_, _, wanted)| *wanted);
-    wanted
+        .filter(|(_, _, is_needed)| *is_needed);
+    needed
         .into_iter()
         .try_for_each(|(level, option, _)| set_int(socket, level, option, 1))
 }
@@ -250,7 +250,7 @@ pub(super) fn without_discovery(v6: bool) -> (i32, i32) {
 ///
 /// # Errors
 /// Returns the error of connect(2).
-pub fn turn_away(socket: &UdpSocket) -> io::Result<()> {
+pub fn divert_new_datagrams(socket: &UdpSocket) -> io::Result<()> {
     let ip = match socket.local_addr()?.ip() {
         ip if ip.is_unspecified() || ip.is_multicast() => match ip {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -267,7 +267,7 @@ pub fn turn_away(socket: &UdpSocket) -> io::Result<()> {
 ///
 /// # Errors
 /// Returns the error of setsockopt(2).
-pub fn close_door(socket: impl AsFd) -> io::Result<()> {
+pub fn block_new_datagrams(socket: impl AsFd) -> io::Result<()> {
     // BPF_RET | BPF_K with 0: keep no byte (include/uapi/linux/bpf_common.h).
     SockRef::from(&socket).attach_filter(&[SockFilter::new(0x06, 0, 0, 0)])
 }

@@ -8,7 +8,7 @@ use socket2::Socket;
 
 use super::option::{bind_to_interface, interface_index, set, set_int};
 use super::socket::{
-    close_door, new_socket, set_receive_buffer, set_send_buffer, without_discovery,
+    block_new_datagrams, new_socket, set_receive_buffer, set_send_buffer, without_discovery,
 };
 
 /// The options of a socket to an upstream.
@@ -66,7 +66,7 @@ pub fn upstream_socket(
     if options.receives {
         set_receive_buffer(&socket, REPLIES_BYTES)?;
     } else {
-        close_door(&socket)?;
+        block_new_datagrams(&socket)?;
         socket.set_recv_buffer_size(0)?;
     }
     prepare(&socket, upstream, options)?;

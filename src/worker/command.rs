@@ -10,7 +10,7 @@ use mio::Waker;
 use super::worker_state::SocketSlot;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::ledger::Ledger;
-use crate::dispatch::sessions::page::{SessionPage, Wanted};
+use crate::dispatch::sessions::page::{PageQuery, SessionPage};
 use crate::dispatch::tap::{Tap, TapId};
 use crate::dispatch::upstream_event::UpstreamEvent;
 
@@ -20,7 +20,7 @@ pub enum Command {
     /// Sends back a copy of the worker's ledger.
     Snapshot(Sender<Ledger>),
     /// Sends back one page of sessions.
-    Sessions(Wanted, Sender<SessionPage>),
+    Sessions(PageQuery, Sender<SessionPage>),
     /// The address, health or drain state of an upstream has changed.
     UpstreamEvent(UpstreamId, UpstreamEvent),
     /// Starts a tap, which copies datagrams for a reader.

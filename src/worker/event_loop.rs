@@ -194,13 +194,13 @@ impl Worker {
 
     /// Runs due timers, waits for events, and queues the sockets that are ready.
     fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) {
-        let wait = self.keep_time(timeout);
+        let wait = self.run_timers(timeout);
         self.upstream_sockets.begin_poll(self.now());
         // An interrupted or failed poll returns no events; the next poll returns all of them.
         let _ = self.poll.poll(events, wait);
         for event in &*events {
             match event.token() {
-                COMMANDS => self.obey(),
+                COMMANDS => self.run_commands(),
                 Token(socket) if socket >= TOKENS => self
                     .upstream_sockets
                     .queue(UpstreamSocketId::new(socket - TOKENS)),
@@ -245,7 +245,7 @@ impl Worker {
         let mut timeout = None;
         for _ in 0..self.ready.len() {
             if !self.commands.is_empty() {
-                self.obey();
+                self.run_commands();
             }
             if self.is_over() {
                 break;
@@ -268,7 +268,7 @@ impl Worker {
 
     /// Makes one receive call for one listener, dispatches what it returned, and flushes once.
     fn request_turn(&mut self, listener: LocalListener) -> After {
-        let asked = self.listeners[listener.index()].trains_max;
+        let trains_max = self.listeners[listener.index()].trains_max;
         let is_tapped = !self.dispatcher.taps().is_empty();
         if let Some(after) = self.receive_requests(listener, is_tapped) {
             return after;
@@ -286,7 +286,7 @@ impl Worker {
         if self.dispatcher.is_measured() {
             self.dispatcher.settle_latency(time_of_day_ns());
         }
-        if asked > self.listeners[listener.index()].trains_max {
+        if trains_max > self.listeners[listener.index()].trains_max {
             self.receiver.release();
         }
         After::More
@@ -349,7 +349,7 @@ impl Worker {
     }
 
     /// Calls the handlers whose deadline has passed. Returns how long the next poll may wait.
-    fn keep_time(&mut self, timeout: Option<Duration>) -> Option<Duration> {
+    fn run_timers(&mut self, timeout: Option<Duration>) -> Option<Duration> {
         let now = self.now();
         if self.deadline.is_none_or(|deadline| deadline <= now) {
             if self
@@ -358,7 +358,7 @@ impl Worker {
                 .is_some_and(|deadline| deadline <= now)
             {
                 self.dispatcher.set_time(now);
-                self.dispatcher.time(&mut self.upstream_sockets);
+                self.dispatcher.run_timers(&mut self.upstream_sockets);
                 self.flush();
             }
             // Any timer that is set in the meantime has a later deadline.

@@ -141,9 +141,9 @@ impl SendSocket {
     /// # Errors
     ///
     /// Fails if the socket cannot be made, for example with EMFILE.
-    pub fn nowhere(options: UpstreamSocketOptions) -> io::Result<SendSocket> {
-        let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
-        let socket = upstream::upstream_socket(nobody, &options)?;
+    pub fn unresolved(options: UpstreamSocketOptions) -> io::Result<SendSocket> {
+        let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
+        let socket = upstream::upstream_socket(unspecified, &options)?;
         Ok(SendSocket {
             unreachable: Some(libc::EDESTADDRREQ),
             ..SendSocket::new(socket, false)
@@ -312,14 +312,14 @@ impl SendSocket {
     /// uses the connection's route only without control data. `None` is the TTL that the socket was made with, whatever
     /// has been set since.
     pub(super) fn adopt(&mut self, ttl: Option<u8>) {
-        let wanted = ttl.or(self.own_ttl);
-        if self.ttl == wanted || self.is_group() {
+        let target = ttl.or(self.own_ttl);
+        if self.ttl == target || self.is_group() {
             return;
         }
         // If the kernel refuses, a TTL that was asked for is sent as control data. The socket's own TTL cannot be sent
         // that way, and is not worth losing a datagram.
-        if upstream::set_ttl(&self.socket, self.v6, wanted).is_ok() || ttl.is_none() {
-            self.ttl = wanted;
+        if upstream::set_ttl(&self.socket, self.v6, target).is_ok() || ttl.is_none() {
+            self.ttl = target;
         }
     }
 
@@ -335,7 +335,7 @@ impl SendSocket {
     }
 
     /// Removes the control data that the socket implies anyway.
-    pub(super) fn spare(&self, mut sending: Sending) -> Sending {
+    pub(super) fn without_implied(&self, mut sending: Sending) -> Sending {
         sending.v6 = self.v6;
         if sending.ttl == self.ttl {
             sending.ttl = None;

@@ -103,7 +103,7 @@ impl UpstreamSockets {
         let target = &self.targets[upstream.index()];
         let send_socket = match target.address {
             Some(address) => SendSocket::to_upstream(address, target.options, target.keeps_source)?,
-            None => SendSocket::nowhere(target.options)?,
+            None => SendSocket::unresolved(target.options)?,
         };
         Ok(self.add(UpstreamSocket::new(send_socket, upstream, false)))
     }
@@ -166,11 +166,11 @@ impl UpstreamSockets {
     /// Adapts the batch size after a read. A socket that returned more than one train is read in batches, with GRO once
     /// a read returned `STREAK` trains. A socket that is reported often but holds a single datagram is read singly,
     /// with a back-off that doubles each time.
-    pub fn had(&mut self, id: UpstreamSocketId, trains: usize) {
+    pub fn adapt(&mut self, id: UpstreamSocketId, trains: usize) {
         let Some(Some(slot)) = self.slots.get_mut(id.index()) else {
             return;
         };
-        if slot.asks() == 1 {
+        if slot.trains_max() == 1 {
             return;
         }
         if trains > 1 {
@@ -200,12 +200,12 @@ impl UpstreamSockets {
         let slot = self.slots[id.index()].as_mut()?;
         slot.is_ready = false;
         let handler = self.targets[slot.upstream.index()].handler;
-        let asks = slot.asks();
+        let trains_max = slot.trains_max();
         Some(Ready {
             id,
             handler,
             send_socket: &slot.send_socket,
-            asks,
+            trains_max,
         })
     }
 
@@ -276,7 +276,7 @@ impl UpstreamSockets {
             ledger.upstreams[upstream.index()].fail(errno, 1);
         }
         for (upstream, replies) in self.discarded.drain(..) {
-            ledger.late(self.targets[upstream.index()].handler, upstream, replies);
+            ledger.count_late_replies(self.targets[upstream.index()].handler, upstream, replies);
         }
     }
 

@@ -33,14 +33,14 @@ use crate::number;
 
 /// The most entries that memory is reserved for at first. A larger table grows when needed. Pages that are never used
 /// cost nothing.
-const SET_ASIDE_MAX: usize = 1 << 17;
+const RESERVED_MAX: usize = 1 << 17;
 
 /// The most entries that the index reserves at first. Its memory is written to at once, and thousands of handlers may
 /// have an index each.
-const INDEX_SET_ASIDE_MAX: usize = 1 << 12;
+const INDEX_RESERVED_MAX: usize = 1 << 12;
 
 /// The most upstream sockets that memory is reserved for at first. A session of a fan-out has many.
-const LEGS_SET_ASIDE_MAX: usize = 1 << 20;
+const LEGS_RESERVED_MAX: usize = 1 << 20;
 
 /// The times after which sessions end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,12 +72,12 @@ impl Sessions {
     /// Creates a table for about `count_max` sessions of `legs_each` upstreams. `seed` makes it hard to guess which
     /// clients collide in the index.
     pub fn new(count_max: u32, legs_each: usize, lifetimes: Lifetimes, seed: u64) -> Sessions {
-        let set_aside = (count_max as usize).min(SET_ASIDE_MAX);
+        let reserved = (count_max as usize).min(RESERVED_MAX);
         Sessions {
             hasher: FixedState::with_seed(seed),
-            index: HashTable::with_capacity(set_aside.min(INDEX_SET_ASIDE_MAX)),
-            slab: Vec::with_capacity(set_aside),
-            legs: Vec::with_capacity((set_aside * legs_each).min(LEGS_SET_ASIDE_MAX)),
+            index: HashTable::with_capacity(reserved.min(INDEX_RESERVED_MAX)),
+            slab: Vec::with_capacity(reserved),
+            legs: Vec::with_capacity((reserved * legs_each).min(LEGS_RESERVED_MAX)),
             legs_each,
             free: NONE,
             open: 0,
@@ -142,7 +142,7 @@ impl Sessions {
 
     /// Adds the sessions from the place `from` on to the page, until the page is full. Returns the place to continue
     /// at, or `None` after the last one.
-    pub fn look(
+    pub fn list(
         &self,
         handler: HandlerId,
         from: u32,
@@ -153,7 +153,7 @@ impl Sessions {
             if !page.has_room() {
                 return Some(number::to_u32(place));
             }
-            page.look();
+            page.count_visit();
             if session.is_open() {
                 let legs = &self.legs[place * self.legs_each..(place + 1) * self.legs_each];
                 page.add(

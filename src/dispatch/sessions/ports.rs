@@ -24,7 +24,7 @@ pub const IDLE_MAX: Duration = Duration::from_secs(30);
 pub const RETRY: Duration = Duration::from_secs(1);
 /// The time until opening a port is tried again after the upstream was unreachable. That report costs the kernel
 /// almost nothing.
-pub const RETRY_WAY: Duration = Duration::from_millis(100);
+pub const RETRY_UNREACHABLE: Duration = Duration::from_millis(100);
 
 /// The free ports of one upstream in one worker.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ pub struct FreePorts {
     /// The ports in quarantine of sessions with outstanding replies, in the order of their release.
     outstanding: VecDeque<ReleasedPort>,
     /// No port is opened before this time.
-    shut_until: Time,
+    open_after: Time,
 }
 
 /// A free port. A handler saves it as it is, for its replacement.
@@ -73,7 +73,7 @@ impl FreePorts {
         if let Some(port) = self.reusable.pop_back() {
             return Lease::Reusable(port.socket);
         }
-        if now >= self.shut_until {
+        if now >= self.open_after {
             return Lease::Open;
         }
         match self.replied.front() {
@@ -88,7 +88,7 @@ impl FreePorts {
     /// Records that opening a port failed, so that it is not tried again for the time `retry`. Returns what is then
     /// available.
     pub fn failed(&mut self, now: Time, retry: Duration) -> Lease {
-        self.shut_until = now.after(retry);
+        self.open_after = now.after(retry);
         self.lease(now)
     }
 

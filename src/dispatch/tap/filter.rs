@@ -22,19 +22,19 @@ impl Filter {
     /// Returns whether a datagram from the client `from` to this host's address `to` matches. For a reply, the two
     /// addresses are those of the request.
     #[inline]
-    pub(super) fn wants(&self, to: SocketAddr, from: SocketAddr) -> bool {
+    pub(super) fn matches(&self, to: SocketAddr, from: SocketAddr) -> bool {
         self.to.contains(to) && self.from.is_none_or(|net| net.contains(&from.ip()))
     }
 
     /// Returns whether datagrams without known addresses match.
-    pub(super) fn wants_anybody(&self) -> bool {
+    pub(super) fn matches_unknown(&self) -> bool {
         self.to == AddressFilter::default() && self.from.is_none()
     }
 
     /// Returns whether datagrams of these handlers match.
-    pub(super) fn wants_one_of(&self, handlers: &[(HandlerId, usize)]) -> bool {
+    pub(super) fn matches_handlers(&self, handlers: &[(HandlerId, usize)]) -> bool {
         self.handler
-            .is_none_or(|wanted| handlers.iter().any(|(handler, _)| *handler == wanted))
+            .is_none_or(|only| handlers.iter().any(|(handler, _)| *handler == only))
     }
 }
 

@@ -138,7 +138,7 @@ impl Taps {
         if let Some(place) = self.taps.iter().position(|tap| tap.id == id) {
             let mut tap = self.taps.swap_remove(place);
             tap.report();
-            tap.pages.hand_on();
+            tap.pages.send();
         }
     }
 
@@ -157,7 +157,7 @@ impl Taps {
         let mut is_done = true;
         for tap in &mut self.taps {
             tap.report();
-            is_done &= tap.pages.hand_on_unless_last();
+            is_done &= tap.pages.send_unless_last();
         }
         is_done
     }
@@ -166,7 +166,7 @@ impl Taps {
     pub(super) fn end(&mut self) {
         for tap in &mut self.taps {
             tap.report();
-            tap.pages.hand_on();
+            tap.pages.send();
         }
     }
 
@@ -218,18 +218,18 @@ impl Taps {
         } = self;
         for tap in taps
             .iter_mut()
-            .filter(|tap| tap.filter.wants_one_of(handlers))
+            .filter(|tap| tap.filter.matches_handlers(handlers))
         {
             let mut first = 0;
             for train in batch.trains() {
                 let datagrams = train.datagrams();
                 let ends = ends(&train.envelope);
-                let is_wanted = match (&ends, source.direction) {
-                    (Some(ends), Direction::Request) => tap.filter.wants(ends.dst, ends.src),
-                    (Some(ends), Direction::Reply) => tap.filter.wants(ends.src, ends.dst),
-                    (None, _) => tap.filter.wants_anybody(),
+                let is_match = match (&ends, source.direction) {
+                    (Some(ends), Direction::Request) => tap.filter.matches(ends.dst, ends.src),
+                    (Some(ends), Direction::Reply) => tap.filter.matches(ends.src, ends.dst),
+                    (None, _) => tap.filter.matches_unknown(),
                 };
-                if is_wanted {
+                if is_match {
                     tap.matched += u64::from(datagrams);
                     let sample = TapSample {
                         source,

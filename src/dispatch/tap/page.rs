@@ -265,7 +265,7 @@ impl Pages {
             .is_some_and(|page| !page.has_room(payload.len(), sample.handlers.len()))
         {
             // The reader frees pages in order, so a full page is sent to it at once.
-            self.hand_on();
+            self.send();
         }
         let Some(mut page) = self.current.take().or_else(|| self.free.try_recv().ok()) else {
             return false;
@@ -280,16 +280,16 @@ impl Pages {
 
     /// Sends the current page, unless the reader holds all others. In that case the worker keeps filling it, since
     /// short turns would use up the pages long before the reader is behind. Returns whether nothing was kept.
-    pub(super) fn hand_on_unless_last(&mut self) -> bool {
+    pub(super) fn send_unless_last(&mut self) -> bool {
         if self.current.is_some() && self.free.is_empty() {
             return false;
         }
-        self.hand_on();
+        self.send();
         true
     }
 
     /// Sends the current page to the reader.
-    pub(super) fn hand_on(&mut self) {
+    pub(super) fn send(&mut self) {
         // A reader that is gone frees what is sent to it; the control plane then removes the tap.
         if let Some(mut page) = self.current.take() {
             page.home = Some(self.home.clone());

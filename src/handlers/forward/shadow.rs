@@ -28,8 +28,8 @@ impl Comparison {
                 outcomes.missing += u64::from(!is_shadow);
             }
             self.ahead.push_back(hash);
-        } else if let Some(theirs) = self.ahead.pop_front() {
-            let counter = if theirs == hash {
+        } else if let Some(other) = self.ahead.pop_front() {
+            let counter = if other == hash {
                 &mut outcomes.same
             } else {
                 &mut outcomes.different

@@ -3,7 +3,7 @@
 use crate::dispatch::handler::{Context, UpstreamId};
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::saved_state::SavedPort;
-use crate::dispatch::sessions::ports::{FreePorts, Lease, RETRY, RETRY_WAY};
+use crate::dispatch::sessions::ports::{FreePorts, Lease, RETRY, RETRY_UNREACHABLE};
 use crate::dispatch::sessions::{LegRecord, SessionId};
 use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
@@ -33,7 +33,7 @@ struct Branch {
     one_way: UpstreamSocketId,
     ports: FreePorts,
     /// Why no port could be opened at the last attempt.
-    lacks: DropReason,
+    last_failure: DropReason,
     /// Number of address changes of the upstream.
     generation: u32,
     sessions: u64,
@@ -49,7 +49,7 @@ pub struct SourcePorts {
     is_leasing: bool,
     open: u64,
     /// Time of the next search for unused ports.
-    look_at: Time,
+    search_at: Time,
 }
 
 impl SourcePorts {
@@ -59,12 +59,12 @@ impl SourcePorts {
         is_leasing: bool,
     ) -> SourcePorts {
         let branch = |(id, one_way)| {
-            let (ports, lacks) = (FreePorts::default(), DropReason::NoPort);
+            let (ports, last_failure) = (FreePorts::default(), DropReason::NoPort);
             Branch {
                 id,
                 one_way,
                 ports,
-                lacks,
+                last_failure,
                 generation: 0,
                 sessions: 0,
                 replies: 0,
@@ -76,7 +76,7 @@ impl SourcePorts {
             by_socket: Vec::new(),
             is_leasing,
             open: 0,
-            look_at: Time::default(),
+            search_at: Time::default(),
         };
         for place in 0..source_ports.branches.len() {
             source_ports.track(source_ports.branches[place].one_way, place);
@@ -108,17 +108,17 @@ impl SourcePorts {
                     self.track(socket, place);
                     return Ok(socket);
                 }
-                Err(reason) => branch.lacks = reason,
+                Err(reason) => branch.last_failure = reason,
             }
-            let retry = if branch.lacks == DropReason::NoPort {
+            let retry = if branch.last_failure == DropReason::NoPort {
                 RETRY
             } else {
-                RETRY_WAY
+                RETRY_UNREACHABLE
             };
             lease = branch.ports.failed(cx.now(), retry);
         }
         let Lease::Reusable(socket) = lease else {
-            return Err(branch.lacks);
+            return Err(branch.last_failure);
         };
         branch.sessions += 1;
         cx.discard_queue(socket);
@@ -197,7 +197,7 @@ impl SourcePorts {
 
     /// Closes some of the unused ports, if a search is due.
     pub fn shrink(&mut self, now: Time, cx: &mut Context<'_>) {
-        if now < self.look_at {
+        if now < self.search_at {
             return;
         }
         let mut closes = 0;
@@ -209,7 +209,7 @@ impl SourcePorts {
                 closes += 1;
             }
         }
-        self.look_at = Time(
+        self.search_at = Time(
             now.0
                 + if closes < CLOSES_MAX {
                     SHRINK_NS
@@ -221,8 +221,8 @@ impl SourcePorts {
 
     /// Time of the next search for unused ports; `None` without free ports.
     pub fn deadline(&self) -> Option<Time> {
-        let is_any = self.branches.iter().any(|branch| !branch.ports.is_empty());
-        is_any.then_some(self.look_at)
+        let has_free_ports = self.branches.iter().any(|branch| !branch.ports.is_empty());
+        has_free_ports.then_some(self.search_at)
     }
 
     /// Whether a session has received fewer replies than it sent requests.

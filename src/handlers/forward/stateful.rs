@@ -113,7 +113,7 @@ impl Stateful {
             train,
             index,
             batch,
-            ttl: self.upstreams.damp(envelope)?,
+            ttl: self.upstreams.decrement_ttl(envelope)?,
         };
         let key = SessionKey {
             client: envelope.src,
@@ -300,18 +300,13 @@ impl Forwarding for Stateful {
         self.source_ports.has_outstanding()
     }
 
-    fn look_at_sessions(
-        &self,
-        handler: HandlerId,
-        from: u32,
-        page: &mut SessionPage,
-    ) -> Option<u32> {
+    fn list_sessions(&self, handler: HandlerId, from: u32, page: &mut SessionPage) -> Option<u32> {
         let upstream = |socket| {
             self.source_ports
                 .place(socket)
                 .map(|place| self.upstreams.handles[place].id)
         };
-        self.table.look(handler, from, page, upstream)
+        self.table.list(handler, from, page, upstream)
     }
 
     fn account(&self, handler: &mut HandlerCount, upstreams: &mut [UpstreamCount]) {

@@ -31,7 +31,7 @@ impl Handler for Stateless {
     fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
         let mut index = 0;
         for train in batch.trains() {
-            match self.upstreams.damp(&train.envelope) {
+            match self.upstreams.decrement_ttl(&train.envelope) {
                 Ok(ttl) => {
                     let outgoing = Outgoing {
                         train,

@@ -105,13 +105,13 @@ impl UpstreamHandle {
 
     /// Returns the TTL to send with; `None` for the socket's own. It is never 1 to a group: senders to groups start
     /// with that value, which must differ from the end of a loop.
-    fn ttl(&self, damped: Option<u8>) -> Result<Option<u8>, DropReason> {
-        match (self.group_ttl, damped) {
+    fn ttl(&self, ttl: Option<u8>) -> Result<Option<u8>, DropReason> {
+        match (self.group_ttl, ttl) {
             (Some(_), Some(0 | 1)) => Err(DropReason::TtlSpent),
-            (Some(max), Some(damped)) => Ok(Some(damped.min(max))),
+            (Some(max), Some(ttl)) => Ok(Some(ttl.min(max))),
             (Some(max), None) => Ok(Some(max)),
             (None, _) if self.has_ttl => Ok(None),
-            (None, damped) => Ok(damped),
+            (None, ttl) => Ok(ttl),
         }
     }
 }

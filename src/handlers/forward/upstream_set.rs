@@ -14,7 +14,7 @@ use crate::dispatch::id::UpstreamSocketId;
 use crate::dispatch::ledger::UpstreamCount;
 use crate::dispatch::passive_health::PassiveHealth;
 use crate::dispatch::pool::{Pick, Pool};
-use crate::dispatch::reply_policy::damp;
+use crate::dispatch::reply_policy::decrement_ttl;
 use crate::dispatch::time::Time;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::dispatch::verdict::DropReason;
@@ -71,12 +71,12 @@ impl UpstreamSet {
     /// # Errors
     ///
     /// Returns the drop reason if the TTL is spent.
-    pub fn damp(&self, envelope: &Envelope) -> Result<Option<u8>, DropReason> {
+    pub fn decrement_ttl(&self, envelope: &Envelope) -> Result<Option<u8>, DropReason> {
         let fixed = self.settings.reply_policy.ttl;
         if envelope.ttl == Some(1) && envelope.dst.ip().is_multicast() {
             return Ok(fixed);
         }
-        damp(envelope.ttl, fixed)
+        decrement_ttl(envelope.ttl, fixed)
     }
 
     /// Forwards a train without a session.

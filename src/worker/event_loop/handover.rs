@@ -8,7 +8,7 @@ use super::{After, DRAIN_MAX, Worker};
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::id::{ListenerId, LocalListener, UpstreamId, UpstreamSocketId};
 use crate::dispatch::saved_state::SavedState;
-use crate::net::socket::{close_door, turn_away};
+use crate::net::socket::{block_new_datagrams, divert_new_datagrams};
 use crate::worker::listener::Listener;
 use crate::worker::worker_state::{UpstreamSocketState, WorkerState};
 
@@ -24,8 +24,8 @@ impl Worker {
             }
             let socket = listener.send_socket.socket();
             // Some sockets cannot be turned away, such as one whose address is not up. Their later datagrams are lost.
-            if turn_away(socket).is_err() {
-                let _ = close_door(socket);
+            if divert_new_datagrams(socket).is_err() {
+                let _ = block_new_datagrams(socket);
             }
             while self.request_turn(local) == After::More && Instant::now() < until {}
             // The drops of the other listeners are counted by the worker that inherits them.

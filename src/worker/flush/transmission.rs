@@ -31,7 +31,7 @@ struct Recovery {
 
 impl Recovery {
     /// Classifies a failed send call of a message with `segment` bytes per datagram.
-    fn judge(&mut self, error: &io::Error, segment: u16, send_socket: &mut SendSocket) -> Step {
+    fn classify(&mut self, error: &io::Error, segment: u16, send_socket: &mut SendSocket) -> Step {
         match errno::of_send(error) {
             SendError::Again => return Step::Retry,
             SendError::Pending if !std::mem::replace(&mut self.is_retried, true) => {
@@ -80,7 +80,7 @@ impl Transmission<'_> {
     fn fail_next(&mut self, error: &io::Error, send_socket: &mut SendSocket) -> bool {
         let errno = error.raw_os_error().unwrap_or(0);
         let segment = self.runs[self.settled].segment;
-        match self.recovery.judge(error, segment, send_socket) {
+        match self.recovery.classify(error, segment, send_socket) {
             Step::Retry => {}
             Step::Report => (self.settle)(self.items, Sent::Reported(errno)),
             Step::Refuse => self.settle_next(1, |run| Sent::Refused(errno, run.datagrams)),

@@ -49,7 +49,7 @@ impl UpstreamSocket {
     }
 
     /// Number of trains that the next read asks for.
-    pub(super) fn asks(&self) -> usize {
+    pub(super) fn trains_max(&self) -> usize {
         if self.streak >= self.patience || self.send_socket.gathers() {
             TRAINS_MAX
         } else {
@@ -73,7 +73,7 @@ pub struct Ready<'a> {
     /// The socket to read.
     pub send_socket: &'a SendSocket,
     /// Number of trains to ask for: one, unless earlier reads show that the socket has a queue.
-    pub asks: usize,
+    pub trains_max: usize,
 }
 
 impl Ready<'_> {
@@ -85,9 +85,9 @@ impl Ready<'_> {
         reports: &mut Vec<(UpstreamSocketId, i32)>,
     ) -> Option<usize> {
         let socket = self.send_socket.socket();
-        let received = match self.asks {
+        let received = match self.trains_max {
             1 => receiver.receive_one(socket),
-            asks => receiver.receive_more(socket, asks),
+            trains_max => receiver.receive_more(socket, trains_max),
         };
         if received.is_err() {
             // The error may come from the error queue. Level-triggered epoll would report it with every poll until it

@@ -348,20 +348,20 @@ fn hash_on(value: Value<'_>) -> Result<HashOn, Mistake> {
 }
 
 fn replies(value: Value<'_>) -> Result<RepliesSetting, Mistake> {
-    let wanted = "true, false, \"first\" or \"all\"";
-    match value.text(wanted) {
+    let expected = "true, false, \"first\" or \"all\"";
+    match value.text(expected) {
         Ok("first") => Ok(RepliesSetting::First),
         Ok("all") => Ok(RepliesSetting::All),
         Ok(text @ ("true" | "false")) => Err(value
-            .expected(wanted)
+            .expected(expected)
             .hint(format!("write {text}, without quotes"))),
         Ok(text) => Err(value
-            .expected(wanted)
+            .expected(expected)
             .maybe_hint(did_you_mean(text, REPLIES_WORDS))),
         Err(_) => match value::boolean(value) {
             Ok(true) => Ok(RepliesSetting::Yes),
             Ok(false) => Ok(RepliesSetting::No),
-            Err(_) => Err(value.expected(wanted)),
+            Err(_) => Err(value.expected(expected)),
         },
     }
 }
