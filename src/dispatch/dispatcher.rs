@@ -105,7 +105,6 @@ impl Dispatcher {
 
     /// Records from now on when these prefixes of a route were last seen.
     ///
-    ///
     /// # Panics
     ///
     /// Panics if `route` is not a route of this dispatcher.

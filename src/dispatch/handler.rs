@@ -115,7 +115,6 @@ pub enum Trouble {
 pub trait SocketTable {
     /// Opens a socket to the upstream. Its replies go to the handler that owns the upstream.
     ///
-    ///
     /// # Errors
     ///
     /// Returns [`DropReason::NoPort`] or another reason to drop the datagram if no socket can be opened.
@@ -193,7 +192,6 @@ impl<'a> Batch<'a> {
     }
 
     /// Returns the bytes of a train or of one of its datagrams.
-    ///
     ///
     /// # Panics
     ///
@@ -366,7 +364,6 @@ impl Context<'_> {
 
     /// Copies bytes that the handler made, one part after the other. The copy is valid until it is sent.
     ///
-    ///
     /// # Errors
     ///
     /// Returns [`DropReason::OutboxFull`] if the scratch space of this turn has no room for the bytes.
@@ -380,7 +377,6 @@ impl Context<'_> {
     }
 
     /// Opens a socket to one of the handler's upstreams.
-    ///
     ///
     /// # Errors
     ///
@@ -400,7 +396,6 @@ impl Context<'_> {
     }
 
     /// Returns the TTL of a reply to the sender of `envelope`; `None` stands for the socket's default.
-    ///
     ///
     /// # Errors
     ///

@@ -113,8 +113,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The bounds are those that the documentation promises: steps of 1 µs, then four for each doubling, up to above
-    /// 10 s.
+    /// The bounds are those that the documentation promises: steps of 1 µs, then four for each doubling, up to above 10
+    /// s.
     #[test]
     fn bounds() {
         let bounds: Vec<u64> = (0..BUCKETS).map(bound_us).collect();

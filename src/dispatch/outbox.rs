@@ -202,7 +202,6 @@ impl Outbox {
 
     /// Copies bytes that a handler made. The copy is valid until the flush.
     ///
-    ///
     /// # Errors
     ///
     /// Returns [`DropReason::OutboxFull`] if the scratch space would exceed [`SCRATCH_MAX_BYTES`].
@@ -211,7 +210,6 @@ impl Outbox {
     }
 
     /// Copies bytes that a handler made in several parts, one after the other. The copy is valid until the flush.
-    ///
     ///
     /// # Errors
     ///
@@ -233,7 +231,6 @@ impl Outbox {
     }
 
     /// Returns the bytes of a span.
-    ///
     ///
     /// # Panics
     ///

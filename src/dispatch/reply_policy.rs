@@ -67,7 +67,6 @@ impl ReplyFilter {
     /// Returns the TTL of a reply to the sender of `envelope`. `None` stands for the socket's default, if no handler
     /// asked for the received TTL.
     ///
-    ///
     /// # Errors
     ///
     /// Returns the reason not to reply. The source may have port 0, be no unicast address, be a listener of this
@@ -133,7 +132,6 @@ impl ReplyFilter {
 
 /// Returns the TTL of what a datagram causes: one less than the received one, so that every loop ends. `fixed`
 /// overrides it.
-///
 ///
 /// # Errors
 ///

@@ -104,7 +104,6 @@ impl LineSink {
 
     /// Appends the line of one datagram. `write` must end it with a line feed.
     ///
-    ///
     /// # Errors
     ///
     /// Returns [`DropReason::SinkClosed`] if the consumer has failed, and [`DropReason::SinkFull`] if no buffer is

@@ -15,18 +15,18 @@ const fn space(data: usize) -> usize {
     HEADER + data.next_multiple_of(ALIGN)
 }
 
-/// Size of struct in_pktinfo: interface index, local address, header destination (ip(7)).
+/// The size of struct in_pktinfo: interface index, local address, header destination (ip(7)).
 const IN_PKTINFO: usize = 12;
-/// Size of struct in6_pktinfo: address, interface index (ipv6(7)).
+/// The size of struct in6_pktinfo: address, interface index (ipv6(7)).
 const IN6_PKTINFO: usize = 20;
-/// Size of struct timespec on 64-bit Linux.
+/// The size of struct timespec on 64-bit Linux.
 const TIMESPEC: usize = 16;
 
-/// Largest size of the control messages of one received train: segment size, destination, TTL and time, each in the
+/// The largest size of the control messages of one received train: segment size, destination, TTL and time, each in the
 /// larger family.
 pub const RECEIVE_BYTES: usize =
     space(size_of::<i32>()) + space(IN6_PKTINFO) + space(size_of::<i32>()) + space(TIMESPEC);
-/// Largest size of the control messages of one send call: segment size, source, TTL.
+/// The largest size of the control messages of one send call: segment size, source, TTL.
 pub const SEND_BYTES: usize =
     space(size_of::<u16>()) + space(IN6_PKTINFO) + space(size_of::<i32>());
 
@@ -37,13 +37,13 @@ pub struct Received {
     pub destination: Option<IpAddr>,
     /// The address of this host that a reply leaves from. For IPv6 groups the kernel does not report it.
     pub local: Option<IpAddr>,
-    /// Index of the interface that the train arrived on; 0 if it was not reported.
+    /// The index of the interface that the train arrived on; 0 if it was not reported.
     pub interface: u32,
     /// The TTL or hop limit that was left on arrival.
     pub ttl: Option<u8>,
-    /// Size in bytes of each datagram but the last, if several arrived as one train; 0 otherwise.
+    /// The size in bytes of each datagram but the last, if several arrived as one train; 0 otherwise.
     pub segment: u16,
-    /// Time of arrival in nanoseconds since 1970.
+    /// The time of arrival in nanoseconds since 1970.
     pub time_ns: Option<u64>,
 }
 
@@ -59,7 +59,7 @@ pub fn parse(mut bytes: &[u8]) -> Received {
     received
 }
 
-/// Level and type of a message, which name the socket option that it belongs to.
+/// The level and type of a message, which name the socket option that it belongs to.
 pub(super) type OptionId = (i32, i32);
 
 /// Returns the option and the data of the first message, and the bytes behind it; `None` if there is none or it is
@@ -118,11 +118,11 @@ fn read(received: &mut Received, kind: OptionId, data: &[u8]) -> Option<()> {
 /// What a send call requests of the kernel beside the payload.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sending {
-    /// Size in bytes of the datagrams that the kernel cuts the payload into (UDP_SEGMENT); 0 sends it as one.
+    /// The size in bytes of the datagrams that the kernel cuts the payload into (UDP_SEGMENT); 0 sends it as one.
     pub segment: u16,
     /// The source address. The unspecified address leaves the choice on the interface to the kernel.
     pub from: Option<IpAddr>,
-    /// Index of the interface to send through; 0 leaves the choice to the kernel.
+    /// The index of the interface to send through; 0 leaves the choice to the kernel.
     pub interface: u32,
     /// The TTL or hop limit of the datagrams; `None` leaves it to the socket.
     pub ttl: Option<u8>,

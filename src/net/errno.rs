@@ -238,7 +238,7 @@ mod tests {
         assert_eq!((of_label("other"), of_label("errno_x")), (0, 0));
     }
 
-    /// The classification of what matters: no errno ends a loop, and those that a batch must survive are told apart.
+    /// No errno ends a loop, and the errnos that a batch must survive are distinguished.
     #[test]
     fn meanings() {
         let receive = |errno| of_receive(&io::Error::from_raw_os_error(errno));

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use super::control_message::{next, take};
 
-/// Largest number of errors that one call takes, so that a flood of ICMP delays nothing else.
+/// The largest number of errors that one call takes, so that a flood of ICMP delays nothing else.
 pub const ERRORS_MAX: usize = 64;
 
 /// Room for struct sock_extended_err with the address of its offender, 16 + 28 bytes, and for the other control data

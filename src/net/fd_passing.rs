@@ -16,12 +16,12 @@ use rustix::net::{
 
 use super::clock;
 
-/// Largest number of descriptors in one message (SCM_MAX_FD in include/net/scm.h).
+/// The largest number of descriptors in one message (SCM_MAX_FD in include/net/scm.h).
 pub const FDS_MAX: usize = 253;
 /// The byte that descriptors are sent with: a stream carries them only beside data.
 const MARK: u8 = b'f';
 
-/// Pause before descriptors are sent again after too many were in flight. The reader needs some microseconds for a
+/// The pause before descriptors are sent again after too many were in flight. The reader needs some microseconds for a
 /// message.
 const CROWDED: Duration = Duration::from_millis(1);
 

@@ -13,7 +13,7 @@ use crate::number;
 pub struct KernelRoute {
     /// The kind of the destination.
     pub kind: DestinationKind,
-    /// Index of the interface that a datagram to the destination leaves through.
+    /// The index of the interface that a datagram to the destination leaves through.
     pub interface: u32,
     /// The address of this host that it leaves from, where the kernel prefers one.
     pub source: Option<IpAddr>,
@@ -38,11 +38,11 @@ const AF_INET6: u8 = libc::AF_INET6.to_le_bytes()[0];
 /// NLM_F_REQUEST as struct nlmsghdr has it, in 16 bits.
 const NLM_F_REQUEST: u16 = number::to_u16(libc::NLM_F_REQUEST.cast_unsigned() as usize);
 
-/// Size of struct nlmsghdr.
+/// The size of struct nlmsghdr.
 const NLMSG_HEADER: usize = 16;
-/// Size of struct rtmsg.
+/// The size of struct rtmsg.
 const RTMSG: usize = 12;
-/// Size of struct rtattr.
+/// The size of struct rtattr.
 const RTA_HEADER: usize = 4;
 
 /// Looks a destination up in the routing tables of the host.

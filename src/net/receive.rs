@@ -17,22 +17,23 @@ use super::control_message::{self, RECEIVE_BYTES, Received};
 use super::kernel_memory::KernelMemory;
 use crate::number;
 
-/// Largest number of trains in one call. More of them would not make a small datagram cheaper; the arena takes 8 MiB of
-/// addresses.
+/// The largest number of trains in one call. More of them would not make a small datagram cheaper; the arena takes 8
+/// MiB of addresses.
 pub const SLOTS: usize = 128;
-/// Largest number of trains in a call that follows long ones: 128 long trains are 8 MiB, which leave the cache before they
-/// are sent on (measured: a quarter cheaper with 8).
+/// The largest number of trains in a call that follows long ones: 128 long trains are 8 MiB, which leave the cache
+/// before they are sent on (measured: a quarter cheaper with 8).
 pub const SLOTS_FOR_LONG: usize = 8;
-/// Length in bytes from which a train is long.
+/// The length in bytes from which a train is long.
 pub const LONG_BYTES: u32 = 4_097;
-/// Length of a slot in bytes: the length field of UDP has 16 bits, and generic receive offload keeps to the same limit.
+/// The length of a slot in bytes: the length field of UDP has 16 bits, and generic receive offload keeps to the same
+/// limit.
 pub const SLOT_BYTES: usize = 1 << 16;
 const _: () = assert!(
     SLOTS * SLOT_BYTES <= u32::MAX as usize,
     "a slot's offset and length have 32 bits"
 );
 
-/// Size in bytes of the largest page that Linux has on any machine, so that pages are whole on every machine.
+/// The size in bytes of the largest page that Linux has on any machine, so that pages are whole on every machine.
 const PAGE_BYTES: usize = 1 << 16;
 
 /// A buffer for the control messages of one train, aligned as struct cmsghdr is.
@@ -53,7 +54,7 @@ pub struct Receiver {
     controls: KernelMemory<ReceiveControl>,
     /// Kept alive for the headers, which point to it.
     _vectors: KernelMemory<libc::iovec>,
-    /// Number of slots that hold a train.
+    /// The number of slots that hold a train.
     received: usize,
     /// Whether these trains came by the `named` headers.
     with_names: bool,
@@ -65,7 +66,7 @@ unsafe impl Send for Receiver {}
 /// The headers of a call.
 struct Headers {
     headers: Box<[libc::mmsghdr]>,
-    /// Number of headers that the kernel wrote into since they were last reset.
+    /// The number of headers that the kernel wrote into since they were last reset.
     used: usize,
 }
 
@@ -85,9 +86,9 @@ impl Headers {
 pub struct Slot<'a> {
     name: Option<&'a RawAddress>,
     control: &'a [u8],
-    /// Position of the first byte in the arena.
+    /// The position of the first byte in the arena.
     pub offset: u32,
-    /// Length in bytes.
+    /// The length in bytes.
     pub len: u32,
     flags: libc::c_int,
 }

@@ -14,10 +14,10 @@ use super::control_message::{SEND_BYTES, Sending};
 use super::kernel_memory::KernelMemory;
 use crate::number;
 
-/// Largest number of messages in one call; the limit of the kernel is UIO_MAXIOV, 1,024.
+/// The largest number of messages in one call; the limit of the kernel is UIO_MAXIOV, 1,024.
 pub const MESSAGES_MAX: usize = 64;
 
-/// Longest piece that is copied next to the one before it: a copy is cheaper than one more piece for the kernel to
+/// The longest piece that is copied next to the one before it: a copy is cheaper than one more piece for the kernel to
 /// gather (measured: 6 % of a small datagram's price). Longer pieces are sent from where they lie.
 const COPY_MAX_BYTES: usize = 512;
 /// Room in bytes for the copies of one call. Pieces that do not fit are sent from where they lie.
@@ -28,7 +28,7 @@ const COPIES_BYTES: usize = 64 << 10;
 #[repr(C, align(8))]
 struct SendControl([u8; SEND_BYTES]);
 
-/// Memory for the headers of send calls, reused for every batch.
+/// The memory for the headers of send calls, reused for every batch.
 pub struct Sender {
     headers: Vec<libc::mmsghdr>,
     vectors: Vec<libc::iovec>,
@@ -38,7 +38,7 @@ pub struct Sender {
     controls: Box<[SendControl]>,
     /// Short pieces, next to each other.
     copies: KernelMemory<u8>,
-    /// Number of bytes of `copies` in use.
+    /// The number of bytes of `copies` in use.
     copied: usize,
 }
 

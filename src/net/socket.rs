@@ -14,9 +14,9 @@ pub struct ListenerOptions {
     /// Whether the sockets of several workers share the address, so that the kernel spreads flows over them. Not for
     /// groups: since Linux 6.6 a reuseport group delivers IPv4 multicast to members that never joined.
     pub reuse_port: bool,
-    /// Receive buffer in bytes, as passed to SO_RCVBUF.
+    /// The receive buffer in bytes, as passed to SO_RCVBUF.
     pub receive_buffer: usize,
-    /// Send buffer for replies in bytes, as passed to SO_SNDBUF.
+    /// The send buffer for replies in bytes, as passed to SO_SNDBUF.
     pub send_buffer: usize,
     /// Whether the kernel reports the destination, the local address and the interface of each datagram.
     pub destination: bool,

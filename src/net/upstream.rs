@@ -14,19 +14,19 @@ use super::socket::{
 /// The options of a socket to an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpstreamSocketOptions {
-    /// Send buffer in bytes, as passed to SO_SNDBUF.
+    /// The send buffer in bytes, as passed to SO_SNDBUF.
     pub send_buffer: usize,
     /// Whether the socket receives replies. Otherwise a filter refuses whatever comes back, instead of filling a buffer
     /// that is never read.
     pub receives: bool,
-    /// TTL or hop limit; `None` is the default of the host, and 1 to a group.
+    /// The TTL or hop limit; `None` is the default of the host, and 1 to a group.
     pub ttl: Option<u8>,
-    /// Differentiated services code point, 0 to 63 (RFC 2474).
+    /// The differentiated services code point, 0 to 63 (RFC 2474).
     pub dscp: Option<u8>,
     /// The source address; port 0 leaves the choice to the kernel. Workers share a fixed port by SO_REUSEPORT, and then
     /// the kernel delivers the replies of one upstream to whichever of them it finds first.
     pub source: Option<SocketAddr>,
-    /// Index of the interface that datagrams leave through; 0 leaves the choice to the kernel.
+    /// The index of the interface that datagrams leave through; 0 leaves the choice to the kernel.
     pub interface: u32,
     /// Whether sockets on this host receive what is sent to a group.
     pub loop_back: bool,
@@ -48,8 +48,8 @@ impl UpstreamSocketOptions {
     }
 }
 
-/// Receive buffer in bytes of a socket that receives replies: room for some thousand small ones, or 450 of full size.
-/// It takes memory only for what it holds.
+/// The receive buffer in bytes of a socket that receives replies: room for some thousand small ones, or 450 of full
+/// size. It takes memory only for what it holds.
 const REPLIES_BYTES: usize = 1 << 20;
 
 /// Opens a socket that is to be connected to an upstream; sending is 12 % cheaper than with an address at each send.

@@ -36,22 +36,22 @@ use crate::net::receive::{Receiver, SLOTS};
 const EVENTS_MAX: usize = 256;
 /// Rounds of turns between two polls while there is work. A quiet listener waits at most this many rounds longer.
 const ROUNDS_PER_POLL: u32 = 8;
-/// Delay before a receive call that failed with ENOMEM is retried, and before `on_turn_end` is called again on a
+/// The delay before a receive call that failed with ENOMEM is retried, and before `on_turn_end` is called again on a
 /// handler that still holds buffered output.
 const LATER: Duration = Duration::from_millis(10);
-/// Shortest wait that only a timer causes.
+/// The shortest wait that only a timer causes.
 const TICK_MIN: Duration = Duration::from_millis(5);
-/// Longest time between two checks of the handlers' next deadline, once one of them has a deadline.
+/// The longest time between two checks of the handlers' next deadline, once one of them has a deadline.
 const TICK_MAX: Duration = Duration::from_millis(100);
-/// Longest time that a stopping worker handles what its sockets still hold.
+/// The longest time that a stopping worker handles what its sockets still hold.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
-/// Longest time that a stopping worker then waits for outstanding replies. Requests for the next process may be
+/// The longest time that a stopping worker then waits for outstanding replies. Requests for the next process may be
 /// queueing meanwhile. A buffer of 8 MiB holds 20,000 datagrams of 64 bytes (docs/operations.md), which is 200 ms at
 /// 100,000 a second.
 const OUTSTANDING_MAX: Duration = Duration::from_millis(50);
 /// Upstream sockets that one turn reads, so that commands and listeners do not wait for all of them.
 const SOCKETS_PER_TURN: usize = 64;
-/// Token of the command queue. The token of a listener is its index; upstream sockets start at [`TOKENS`].
+/// The token of the command queue. The token of a listener is its index; upstream sockets start at [`TOKENS`].
 const COMMANDS: Token = Token(usize::MAX);
 
 /// One worker with its sockets, handlers and event loop, ready to run.
@@ -92,7 +92,7 @@ enum After {
     Later,
 }
 
-/// Next step of the loop after a round.
+/// The next step of the loop after a round.
 enum Next {
     /// The loop runs another round.
     Round,
@@ -184,8 +184,8 @@ impl Worker {
         self
     }
 
-    /// Whether to poll before the next round. Under load something is always ready, and each poll costs a system call.
-    /// If the last poll could not report every socket, replies would fall behind the requests.
+    /// Returns whether to poll before the next round. Under load something is always ready, and each poll costs a
+    /// system call. If the last poll could not report every socket, replies would fall behind the requests.
     fn is_poll_due(&self, rounds: u32, timeout: Option<Duration>) -> bool {
         rounds.is_multiple_of(ROUNDS_PER_POLL)
             || timeout != Some(Duration::ZERO)
@@ -371,12 +371,12 @@ impl Worker {
         timeout.into_iter().chain(wait).chain(outstanding).min()
     }
 
-    /// The time since the epoch that all workers share.
+    /// Returns the time since the epoch that all workers share.
     fn now(&self) -> Time {
         Time::default().after(self.epoch.elapsed())
     }
 
-    /// Whether the loop must end now: the worker is parked, or its time for draining has expired.
+    /// Returns whether the loop must end now: the worker is parked, or its time for draining has expired.
     fn is_over(&self) -> bool {
         self.is_parked
             || self
@@ -384,7 +384,7 @@ impl Worker {
                 .is_some_and(|stop_at| Instant::now() >= stop_at)
     }
 
-    /// Whether a stopping worker has handled everything and no longer waits for outstanding replies.
+    /// Returns whether a stopping worker has handled everything and no longer waits for outstanding replies.
     fn is_finished(&mut self) -> bool {
         if self.stop_at.is_none() || !self.ready.is_empty() || self.upstream_sockets.ready() > 0 {
             return false;
@@ -401,13 +401,13 @@ impl Worker {
         }
     }
 
-    /// Ledger of a worker that does not run. Its sinks may still be at work.
+    /// Returns the ledger of a worker that does not run. Its sinks may still be at work.
     pub fn accounts(&self) -> Ledger {
         self.dispatcher.snapshot()
     }
 }
 
-/// Wall-clock time in nanoseconds since 1970: the clock of the kernel's receive timestamps.
+/// Returns the wall-clock time in nanoseconds since 1970: the clock of the kernel's receive timestamps.
 fn time_of_day_ns() -> u64 {
     nanoseconds(
         SystemTime::now()

@@ -42,7 +42,7 @@ impl<'a> Content<'a> {
     }
 }
 
-/// Memory for flushing, which every turn reuses.
+/// The memory for flushing, which every turn reuses.
 #[derive(Default)]
 pub struct Flusher {
     sender: Sender,

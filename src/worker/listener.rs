@@ -44,9 +44,9 @@ pub fn reply_train(slot: &Slot<'_>) -> Train {
 pub struct Listener {
     /// The socket, which also sends the replies.
     pub send_socket: SendSocket,
-    /// Bound address; it is the destination of every datagram if the kernel is not asked for one.
+    /// The bound address; it is the destination of every datagram if the kernel is not asked for one.
     pub address: SocketAddr,
-    /// Options that the socket is made with.
+    /// The options that the socket is made with.
     options: ListenerOptions,
     /// Whether the socket is not bound yet: see [`Listener::bind_late`].
     is_late: bool,
@@ -56,9 +56,9 @@ pub struct Listener {
     pub receives_destination: bool,
     /// Which socket of the configuration this is.
     pub slot: SocketSlot,
-    /// Number of trains that the next receive call asks for.
+    /// The number of trains that the next receive call asks for.
     pub trains_max: usize,
-    /// Value of the kernel's drop counter when it was last read.
+    /// The value of the kernel's drop counter when it was last read.
     drops_seen: u32,
 }
 
@@ -67,9 +67,9 @@ pub struct Listener {
 pub struct ListenerParts {
     /// Which socket of the configuration this is.
     pub slot: SocketSlot,
-    /// Bound address.
+    /// The bound address.
     pub address: SocketAddr,
-    /// Options that the socket is made with.
+    /// The options that the socket is made with.
     pub options: ListenerOptions,
     /// Whether the kernel is asked for the source of each datagram.
     pub receives_source: bool,
@@ -100,7 +100,7 @@ impl Listener {
         }
     }
 
-    /// Whether the socket is not bound yet.
+    /// Returns whether the socket is not bound yet.
     pub fn is_late(&self) -> bool {
         self.is_late
     }
@@ -138,7 +138,7 @@ impl Listener {
         )
     }
 
-    /// Receive buffer that the kernel granted, in bytes; 0 if it cannot be read.
+    /// Returns the receive buffer that the kernel granted, in bytes; 0 if it cannot be read.
     pub fn receive_buffer(&self) -> usize {
         granted_receive_buffer(self.send_socket.socket()).unwrap_or(0)
     }
@@ -176,7 +176,8 @@ impl Listener {
         };
     }
 
-    /// Number of datagrams that the kernel dropped since the last call. The kernel's counter has 32 bits and may wrap.
+    /// Returns the number of datagrams that the kernel dropped since the last call. The kernel's counter has 32 bits
+    /// and may wrap.
     pub fn new_kernel_drops(&mut self) -> u64 {
         let Ok(drops) = option::kernel_drops(self.send_socket.socket()) else {
             return 0;

@@ -15,7 +15,7 @@ use crate::net::option::set_int;
 use crate::net::send::send_one;
 use crate::net::upstream::{self, UpstreamSocketOptions};
 
-/// Most datagrams that one call discards; more than the receive buffer of a session's socket holds.
+/// The most datagrams that one call discards; more than the receive buffer of a session's socket holds.
 const DISCARDED_MAX: usize = 4_096;
 
 /// A socket to send through: a listener's, or one towards an upstream.
@@ -27,11 +27,11 @@ pub struct SendSocket {
     pub(super) limits: SegmentLimits,
     /// Whether all datagrams go to one peer, so that a limit of its path is worth remembering.
     is_connected: bool,
-    /// TTL that the socket sends with, if the daemon has set it.
+    /// The TTL that the socket sends with, if the daemon has set it.
     ttl: Option<u8>,
-    /// TTL that the socket was made with; `None` means the host's default.
+    /// The TTL that the socket was made with; `None` means the host's default.
     own_ttl: Option<u8>,
-    /// Source address of everything that leaves, if the socket is bound to a usable one.
+    /// The source address of everything that leaves, if the socket is bound to a usable one.
     bound: Option<IpAddr>,
     /// Whether UDP GRO may join received datagrams of one flow.
     gathers: bool,
@@ -43,10 +43,10 @@ pub struct SendSocket {
     doubts_source: bool,
 }
 
-/// Options that were set on a socket during use, and stay set when another worker or process takes it over.
+/// The options that were set on a socket during use, and stay set when another worker or process takes it over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sticky {
-    /// TTL that the socket sends with, if one was set.
+    /// The TTL that the socket sends with, if one was set.
     ttl: Option<u8>,
     /// Whether UDP GRO may join received datagrams of one flow.
     gathers: bool,
@@ -250,17 +250,17 @@ impl SendSocket {
         }
     }
 
-    /// Whether UDP GRO may join received datagrams.
+    /// Returns whether UDP GRO may join received datagrams.
     pub fn gathers(&self) -> bool {
         self.gathers
     }
 
-    /// Address of the upstream, if this socket was made by [`SendSocket::to_upstream`].
+    /// Returns the address of the upstream, if this socket was made by [`SendSocket::to_upstream`].
     pub(super) fn upstream(&self) -> Option<SocketAddr> {
         self.renewable.as_deref().map(|pattern| pattern.upstream)
     }
 
-    /// The socket itself.
+    /// Returns the socket itself.
     pub fn socket(&self) -> &UdpSocket {
         &self.socket
     }
@@ -323,13 +323,13 @@ impl SendSocket {
         }
     }
 
-    /// Whether the destination is a multicast group, for which the kernel has a separate TTL.
+    /// Returns whether the destination is a multicast group, for which the kernel has a separate TTL.
     fn is_group(&self) -> bool {
         self.upstream()
             .is_some_and(|upstream| upstream.ip().is_multicast())
     }
 
-    /// Whether a TTL can be used now. The TTL that the socket was made with cannot be sent as control data.
+    /// Returns whether a TTL can be used now. The TTL that the socket was made with cannot be sent as control data.
     pub(super) fn can_send_with(&self, ttl: Option<u8>) -> bool {
         ttl.is_some() || self.ttl == self.own_ttl
     }

@@ -24,7 +24,7 @@ use crate::dispatch::verdict::DropReason;
 use crate::net::upstream::UpstreamSocketOptions;
 use crate::net::{epoll, errno};
 
-/// First token of an upstream socket; lower tokens are indexes of listeners.
+/// The first token of an upstream socket; lower tokens are indexes of listeners.
 pub const TOKENS: usize = 1 << 32;
 const _: () = assert!(
     TOKENS > u32::MAX as usize,
@@ -38,16 +38,16 @@ const POLL_AGE_MAX: Duration = Duration::from_millis(10);
 /// A worker's view of an upstream.
 #[derive(Debug, Clone)]
 pub struct UpstreamTarget {
-    /// Handler that the upstream belongs to.
+    /// The handler that the upstream belongs to.
     pub handler: HandlerId,
-    /// Current address; `None` until it is resolved.
+    /// The current address; `None` until it is resolved.
     pub address: Option<SocketAddr>,
-    /// Options that its sockets are made with.
+    /// The options that its sockets are made with.
     pub options: UpstreamSocketOptions,
     /// Whether datagrams leave with their sender's address as source.
     pub keeps_source: bool,
-    /// Limit of source ports over all workers. Each local address has a limited range, and other programs need some of
-    /// it.
+    /// The limit of source ports over all workers. Each local address has a limited range, and other programs need some
+    /// of it.
     pub budget: Arc<Limit>,
 }
 
@@ -71,7 +71,7 @@ pub struct UpstreamSockets {
     failures: Vec<(UpstreamId, i32)>,
     /// Errors that sending met, for the handlers.
     troubles: Vec<(UpstreamSocketId, Trouble)>,
-    /// Number of discarded replies, for the ledger.
+    /// The number of discarded replies, for the ledger.
     discarded: Vec<(UpstreamId, u64)>,
 }
 
@@ -124,7 +124,7 @@ impl UpstreamSockets {
         self.is_poll_complete = is_poll_complete;
     }
 
-    /// Whether the last poll could report every ready socket.
+    /// Returns whether the last poll could report every ready socket.
     pub fn is_poll_complete(&self) -> bool {
         self.is_poll_complete
     }
@@ -184,7 +184,7 @@ impl UpstreamSockets {
         }
     }
 
-    /// Number of sockets that may hold datagrams.
+    /// Returns the number of sockets that may hold datagrams.
     pub fn ready(&self) -> usize {
         self.ready.len()
     }
@@ -232,7 +232,7 @@ impl UpstreamSockets {
         }
     }
 
-    /// The handler that an upstream belongs to.
+    /// Returns the handler that an upstream belongs to.
     pub fn owner(&self, upstream: UpstreamId) -> HandlerId {
         self.targets[upstream.index()].handler
     }
@@ -311,7 +311,7 @@ impl UpstreamSockets {
         numbered.map(state).collect()
     }
 
-    /// The sockets of all upstreams, in the order of [`UpstreamSockets::save`].
+    /// Returns the sockets of all upstreams, in the order of [`UpstreamSockets::save`].
     pub fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {
         self.slots
             .iter()

@@ -175,7 +175,6 @@ impl SegmentLimits {
 /// Returns the longest run at the start of the parcels: equal sizes except for the last, one TTL, within the limits.
 /// A first parcel beyond the limits is a run by itself.
 ///
-///
 /// # Panics
 ///
 /// Panics if `parcels` is empty.

@@ -53,7 +53,6 @@ impl Quota {
 
     /// Takes a place for a session of a client of the prefix.
     ///
-    ///
     /// # Errors
     ///
     /// Returns [`DropReason::SessionShare`] if the prefix holds its share, and [`DropReason::SessionLimit`] if all

@@ -98,7 +98,6 @@ pub(super) fn net(text: &str) -> Option<IpNet> {
 impl Filter {
     /// Parses a prefix of sources, or a single source.
     ///
-    ///
     /// # Errors
     ///
     /// Returns a message with examples if the text is neither an address nor a prefix.

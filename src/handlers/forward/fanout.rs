@@ -26,19 +26,19 @@ impl Fanout {
         }
     }
 
-    /// Number of legs of a session to so many `upstreams`, of which so many are `shadows`.
+    /// Returns the number of legs of a session to so many `upstreams`, of which so many are `shadows`.
     pub fn legs(self, upstreams: usize, shadows: usize) -> usize {
         self.first_shadow_leg()
             .map_or(upstreams, |first| first + shadows)
     }
 
-    /// Leg to the first shadow, if the legs to the shadows are consecutive. `None` if each upstream has the leg with
-    /// its own index.
+    /// Returns the leg to the first shadow, if the legs to the shadows are consecutive. `None` if each upstream has the
+    /// leg with its own index.
     pub fn first_shadow_leg(self) -> Option<usize> {
         (self == Fanout::PerSession).then_some(1)
     }
 
-    /// Leg to the upstream at `place`. `shadows` are the places of the shadows.
+    /// Returns the leg to the upstream at `place`. `shadows` are the places of the shadows.
     pub fn leg_of(self, place: usize, shadows: &[usize]) -> usize {
         let Some(first) = self.first_shadow_leg() else {
             return place;

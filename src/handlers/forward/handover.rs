@@ -111,7 +111,8 @@ impl Stateful {
         self.make_room_for_comparisons(id);
     }
 
-    /// Index of the socket to this upstream among a session's sockets; `None` if the session cannot have such a socket.
+    /// Returns the index of the socket to this upstream among a session's sockets; `None` if the session cannot have
+    /// such a socket.
     fn leg_of(&self, leg: &LegRecord) -> Option<usize> {
         let place = usize::from(leg.place);
         // Sessions either lease their own sockets or share the one-way ones. A saved leg of the other form does not

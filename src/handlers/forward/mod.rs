@@ -33,7 +33,7 @@ use crate::dispatch::rate::RateLimit;
 use crate::dispatch::sessions::quota::Quota;
 use crate::dispatch::time::nanoseconds;
 
-/// Entry of `forward` in the list of kinds.
+/// The entry of `forward` in the list of kinds.
 pub const KIND: Kind = Kind {
     name: "forward",
     summary: "passes datagrams on to upstreams: to all of them, or to one that is picked; replies go back to the sender",
@@ -67,7 +67,7 @@ pick = "all"
     read: |section| Some(Box::new(Forward::new(config::parse::read(section)?))),
 };
 
-/// Checked settings of a forwarder, with the state that its workers share.
+/// The checked settings of a forwarder, with the state that its workers share.
 #[derive(Debug)]
 struct Forward {
     settings: Arc<Settings>,

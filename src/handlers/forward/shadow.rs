@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::dispatch::ledger::ShadowCounts;
 use crate::dispatch::maglev::hash_bytes;
 
-/// Most replies that one side may be ahead of the other.
+/// The most replies that one side may be ahead of the other.
 const AHEAD_MAX: usize = 16;
 
 /// One session's comparison with one shadow.

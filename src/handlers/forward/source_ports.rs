@@ -9,14 +9,14 @@ use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
 use crate::number;
 
-/// Most ports that one call closes; this takes about half a millisecond.
+/// The most ports that one call closes; this takes about half a millisecond.
 const CLOSES_MAX: usize = 256;
-/// Time between two searches for unused ports.
+/// The time between two searches for unused ports.
 const SHRINK_NS: u64 = 1_000_000_000;
-/// Time to the next search if the last one found more ports than it may close. Others may be waiting for ports.
+/// The time to the next search if the last one found more ports than it may close. Others may be waiting for ports.
 const SHRINK_ON_NS: u64 = 10_000_000;
 
-/// Lease state of one socket.
+/// The lease state of one socket.
 #[derive(Debug, Clone, Copy)]
 struct PortLease {
     session: Option<SessionId>,
@@ -26,7 +26,7 @@ struct PortLease {
     leg: LegRecord,
 }
 
-/// Leases and free ports of one upstream.
+/// The leases and free ports of one upstream.
 struct Branch {
     id: UpstreamId,
     /// The one-way socket, which is open from the start.
@@ -34,7 +34,7 @@ struct Branch {
     ports: FreePorts,
     /// Why no port could be opened at the last attempt.
     last_failure: DropReason,
-    /// Number of address changes of the upstream.
+    /// The number of address changes of the upstream.
     generation: u32,
     sessions: u64,
     replies: u64,
@@ -43,12 +43,12 @@ struct Branch {
 /// All leases of one forwarder in one worker.
 pub struct SourcePorts {
     branches: Vec<Branch>,
-    /// Leases by socket number.
+    /// The leases by socket number.
     by_socket: Vec<Option<PortLease>>,
     /// Whether sessions lease their own ports; otherwise they share the one-way sockets.
     is_leasing: bool,
     open: u64,
-    /// Time of the next search for unused ports.
+    /// The time of the next search for unused ports.
     search_at: Time,
 }
 
@@ -219,13 +219,13 @@ impl SourcePorts {
         );
     }
 
-    /// Time of the next search for unused ports; `None` without free ports.
+    /// Returns the time of the next search for unused ports; `None` without free ports.
     pub fn deadline(&self) -> Option<Time> {
         let has_free_ports = self.branches.iter().any(|branch| !branch.ports.is_empty());
         has_free_ports.then_some(self.search_at)
     }
 
-    /// Whether a session has received fewer replies than it sent requests.
+    /// Returns whether a session has received fewer replies than it sent requests.
     pub fn has_outstanding(&self) -> bool {
         self.by_socket
             .iter()
@@ -233,12 +233,12 @@ impl SourcePorts {
             .any(|lease| lease.session.is_some() && lease.leg.replies < lease.leg.requests)
     }
 
-    /// Whether sessions lease their own ports.
+    /// Returns whether sessions lease their own ports.
     pub fn is_leasing(&self) -> bool {
         self.is_leasing
     }
 
-    /// Free ports of each upstream.
+    /// Returns the free ports of each upstream.
     pub fn ports(&self) -> impl Iterator<Item = &FreePorts> {
         self.branches.iter().map(|branch| &branch.ports)
     }
@@ -290,7 +290,7 @@ impl SourcePorts {
         Some((lease.session?, usize::from(lease.leg.place)))
     }
 
-    /// Index of the upstream that a socket leads to.
+    /// Returns the index of the upstream that a socket leads to.
     #[inline]
     pub fn place(&self, socket: UpstreamSocketId) -> Option<usize> {
         Some(usize::from(
@@ -298,7 +298,7 @@ impl SourcePorts {
         ))
     }
 
-    /// Number of sessions of an upstream.
+    /// Returns the number of sessions of an upstream.
     pub fn sessions(&self, place: usize) -> u64 {
         self.branches[place].sessions
     }
@@ -308,12 +308,12 @@ impl SourcePorts {
         self.branches[place].replies += u64::from(datagrams);
     }
 
-    /// Number of replies from an upstream.
+    /// Returns the number of replies from an upstream.
     pub fn replies(&self, place: usize) -> u64 {
         self.branches[place].replies
     }
 
-    /// Number of open source ports.
+    /// Returns the number of open source ports.
     pub fn open(&self) -> u64 {
         self.open
     }

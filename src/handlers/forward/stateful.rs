@@ -39,7 +39,7 @@ enum Cause {
     Broken,
 }
 
-/// Handler that forwards with sessions.
+/// The handler that forwards with sessions.
 pub struct Stateful {
     pub(super) upstreams: UpstreamSet,
     pub(super) table: Sessions,
@@ -47,7 +47,7 @@ pub struct Stateful {
     pub(super) source_ports: SourcePorts,
     /// For each session, one comparison for each shadow; empty without shadows.
     comparisons: Vec<Comparison>,
-    /// Results of the comparisons, by upstream.
+    /// The results of the comparisons, by upstream.
     outcomes: Vec<ShadowCounts>,
     pub(super) counts: SessionCount,
     /// Sockets of the session that is being opened; reused for every session.
@@ -90,7 +90,7 @@ impl Stateful {
         }
     }
 
-    /// Number of sockets that a session may have.
+    /// Returns the number of sockets that a session may have.
     fn legs(&self) -> usize {
         self.opening.len()
     }
@@ -150,7 +150,7 @@ impl Stateful {
         passed
     }
 
-    /// Whether the reply policy permits replies to the sender. The TTL has been checked before.
+    /// Returns whether the reply policy permits replies to the sender. The TTL has been checked before.
     fn may_reply(&self, envelope: &Envelope, cx: &Context<'_>) -> bool {
         let reply_policy = ReplyPolicy {
             ttl: Some(1),

@@ -10,7 +10,7 @@ use crate::dispatch::saved_state::SavedState;
 use crate::dispatch::time::Time;
 use crate::dispatch::upstream_event::UpstreamEvent;
 
-/// Handler that forwards without sessions.
+/// The handler that forwards without sessions.
 pub struct Stateless {
     upstreams: UpstreamSet,
 }

@@ -11,16 +11,16 @@ use crate::dispatch::id::UpstreamSocketId;
 use crate::dispatch::proxy_header::{HEADER_MAX_BYTES, proxy_v2};
 use crate::dispatch::verdict::DropReason;
 
-/// Highest TTL to a group without a configured TTL. It is enough for a site, and ends a loop of forwarders soon.
+/// The highest TTL to a group without a configured TTL. It is enough for a site, and ends a loop of forwarders soon.
 const GROUP_TTL_MAX: u8 = 16;
 
 /// A forwarder's handle on one upstream.
 pub struct UpstreamHandle {
-    /// Number of the upstream in the plan.
+    /// The number of the upstream in the plan.
     pub id: UpstreamId,
     /// The one-way socket, which is open from the start.
     pub socket: UpstreamSocketId,
-    /// Current address, if it is known.
+    /// The current address, if it is known.
     pub address: Option<SocketAddr>,
     /// Which datagrams the upstream gets.
     pub admission: Admission,
@@ -28,7 +28,7 @@ pub struct UpstreamHandle {
     keeps_source: bool,
     /// Whether the TTL is fixed, and so set on the sockets.
     has_ttl: bool,
-    /// Upper limit of the TTL; `None` unless the upstream is a group.
+    /// The upper limit of the TTL; `None` unless the upstream is a group.
     group_ttl: Option<u8>,
 }
 
@@ -54,7 +54,7 @@ impl UpstreamHandle {
         }
     }
 
-    /// Whether a train can pass whole: no datagram of it is omitted or changed.
+    /// Returns whether a train can pass whole: no datagram of it is omitted or changed.
     pub fn is_plain(&self) -> bool {
         self.admission.is_open() && !self.proxy && !self.keeps_source
     }

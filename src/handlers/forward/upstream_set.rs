@@ -21,7 +21,7 @@ use crate::dispatch::verdict::DropReason;
 
 /// The upstreams of one forwarder in one worker.
 pub struct UpstreamSet {
-    /// Checked settings of the handler.
+    /// The checked settings of the handler.
     pub settings: Arc<Settings>,
     /// How the datagrams of a client spread over the upstreams.
     pub fanout: Fanout,
@@ -29,7 +29,7 @@ pub struct UpstreamSet {
     pub handles: Vec<UpstreamHandle>,
     /// The upstreams to pick from: all but the shadows, which are never fit.
     pub pool: Pool,
-    /// Passive health of each upstream, if there are no probes.
+    /// The passive health of each upstream, if there are no probes.
     passive_health: Option<Vec<PassiveHealth>>,
     /// Indexes of the shadows in `handles`.
     pub shadows: Vec<usize>,
@@ -145,22 +145,22 @@ impl UpstreamSet {
         )
     }
 
-    /// Index of the upstream that a one-way socket leads to.
+    /// Returns the index of the upstream that a one-way socket leads to.
     pub fn place_of(&self, socket: UpstreamSocketId) -> Option<usize> {
         self.handles
             .iter()
             .position(|handle| handle.socket == socket)
     }
 
-    /// Whether an address is that of an upstream. An upstream that became a client of its own forwarder would receive
-    /// its own replies in an endless loop.
+    /// Returns whether an address is that of an upstream. An upstream that became a client of its own forwarder would
+    /// receive its own replies in an endless loop.
     pub fn is_upstream(&self, address: SocketAddr) -> bool {
         self.handles
             .iter()
             .any(|handle| handle.address == Some(address))
     }
 
-    /// Index of an upstream in `handles`.
+    /// Returns the index of an upstream in `handles`.
     pub fn place(&self, upstream: UpstreamId) -> Option<usize> {
         self.handles.iter().position(|handle| handle.id == upstream)
     }
@@ -180,7 +180,7 @@ impl UpstreamSet {
         self.update_health(place, |health| health.refused(now));
     }
 
-    /// Passive health of an upstream; the default if it is not used.
+    /// Returns the passive health of an upstream; the default if it is not used.
     pub fn health_of(&self, place: usize) -> PassiveHealth {
         self.passive_health
             .as_ref()
@@ -231,7 +231,7 @@ impl UpstreamSet {
             .for_each(|place| self.update_health(place, |health| health.pass_time(now)));
     }
 
-    /// Next time at which an avoided upstream is to be tried again.
+    /// Returns the next time at which an avoided upstream is to be tried again.
     pub fn deadline(&self) -> Option<Time> {
         self.passive_health
             .iter()
@@ -252,7 +252,7 @@ impl UpstreamSet {
     }
 }
 
-/// Whether all datagrams of one flow have the same upstream.
+/// Returns whether all datagrams of one flow have the same upstream.
 fn stays_together(settings: &Settings) -> bool {
     match settings.choice {
         _ if settings.upstreams.len() == 1 => true,

@@ -47,17 +47,17 @@ impl Worker {
         }
     }
 
-    /// The sockets to the worker's upstreams, in the order of its exported state.
+    /// Returns the sockets to the worker's upstreams, in the order of its exported state.
     pub fn upstream_sockets(&self) -> impl Iterator<Item = &UdpSocket> {
         self.upstream_sockets.sockets()
     }
 
-    /// The sockets to the worker's upstreams, in the order of its exported state, taken out of the worker.
+    /// Returns the sockets to the worker's upstreams, in the order of its exported state, taken out of the worker.
     pub fn into_upstream_sockets(self) -> Vec<UdpSocket> {
         self.upstream_sockets.into_sockets()
     }
 
-    /// Listeners of a worker that does not run yet.
+    /// Returns the listeners of a worker that does not run yet.
     pub fn listeners(&mut self) -> &mut [Listener] {
         &mut self.listeners
     }

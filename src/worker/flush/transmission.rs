@@ -57,9 +57,9 @@ impl Recovery {
 struct Transmission<'a> {
     /// The messages of the batch, as runs of items.
     runs: &'a [Run],
-    /// Number of runs that are settled.
+    /// The number of runs that are settled.
     settled: usize,
-    /// Number of items of the settled runs.
+    /// The number of items of the settled runs.
     items: usize,
     recovery: Recovery,
     settle: &'a mut dyn FnMut(usize, Sent),

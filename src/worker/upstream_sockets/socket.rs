@@ -7,7 +7,7 @@ use crate::net::error_queue::{self, Origin};
 use crate::net::option;
 use crate::net::receive::Receiver;
 
-/// Most trains that one socket may return in one turn.
+/// The most trains that one socket may return in one turn.
 const TRAINS_MAX: usize = 32;
 /// Consecutive polls that make a socket a busy one, and trains in one read that confirm it.
 pub(super) const STREAK: u8 = 8;
@@ -20,7 +20,7 @@ pub(super) struct UpstreamSocket {
     /// Whether the socket belongs to a session and receives.
     pub(super) is_leased: bool,
     pub(super) is_ready: bool,
-    /// Number of the last poll that reported the socket as readable.
+    /// The number of the last poll that reported the socket as readable.
     pub(super) last_report: u32,
     /// Consecutive polls that reported it.
     pub(super) streak: u8,
@@ -48,7 +48,7 @@ impl UpstreamSocket {
         }
     }
 
-    /// Number of trains that the next read asks for.
+    /// Returns the number of trains that the next read asks for.
     pub(super) fn trains_max(&self) -> usize {
         if self.streak >= self.patience || self.send_socket.gathers() {
             TRAINS_MAX
@@ -57,7 +57,8 @@ impl UpstreamSocket {
         }
     }
 
-    /// Number of datagrams that the kernel dropped since the last call. The kernel's counter has 32 bits and may wrap.
+    /// Returns the number of datagrams that the kernel dropped since the last call. The kernel's counter has 32 bits
+    /// and may wrap.
     pub(super) fn new_kernel_drops(&mut self) -> u64 {
         let drops = option::kernel_drops(self.send_socket.socket()).unwrap_or(self.drops_seen);
         u64::from(drops.wrapping_sub(std::mem::replace(&mut self.drops_seen, drops)))
@@ -66,13 +67,13 @@ impl UpstreamSocket {
 
 /// An upstream socket that may hold datagrams.
 pub struct Ready<'a> {
-    /// Id of the socket in this worker.
+    /// The id of the socket in this worker.
     pub id: UpstreamSocketId,
-    /// Handler that the upstream belongs to.
+    /// The handler that the upstream belongs to.
     pub handler: HandlerId,
     /// The socket to read.
     pub send_socket: &'a SendSocket,
-    /// Number of trains to ask for: one, unless earlier reads show that the socket has a queue.
+    /// The number of trains to ask for: one, unless earlier reads show that the socket has a queue.
     pub trains_max: usize,
 }
 

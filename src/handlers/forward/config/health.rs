@@ -8,7 +8,7 @@ use crate::config::kind::{Optional, Setting};
 use crate::config::section::Section;
 use crate::config::upstream::{ProbeOver, ProbeSettings};
 
-/// Checked settings of `health`.
+/// The checked settings of `health`.
 #[derive(Debug)]
 pub struct HealthSettings {
     /// The probe, if one is configured.

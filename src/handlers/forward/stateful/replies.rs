@@ -62,8 +62,8 @@ impl Stateful {
         Ok(())
     }
 
-    /// Whether each request has all its replies (`replies_max`). Normally every upstream that received the request must
-    /// have replied. With `replies = "first"`, the number of replies to the client decides.
+    /// Returns whether each request has all its replies (`replies_max`). Normally every upstream that received the
+    /// request must have replied. With `replies = "first"`, the number of replies to the client decides.
     fn is_complete(&self, id: SessionId) -> bool {
         let Some(each) = self.upstreams.settings.limits.replies_max else {
             return false;
