@@ -1,5 +1,5 @@
-//! Last-seen times of the source prefixes that a route expects datagrams from. A route without expectations has none
-//! of this and no cost.
+//! Last-seen times of the source prefixes that a route expects datagrams from. A route without expectations has no such
+//! record, and no cost.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub struct Expectations {
     prefixes: Vec<Prefix>,
     /// The time at which each prefix was last seen; zero if never.
     last_seen: Vec<Time>,
-    /// The prefixes that are checked in the current batch.
+    /// The indexes of the prefixes that the current batch has not matched yet.
     pending: Vec<usize>,
     /// No prefix is checked before this time.
     recheck_at: Time,
@@ -164,7 +164,11 @@ mod tests {
             [ms(101), ms(50), ms(101), ms(101)]
         );
         expectations.note(&[train("10.1.0.1:1")], ms(149));
-        assert_eq!(expectations.last_seen()[1], ms(50), "it rests");
+        assert_eq!(
+            expectations.last_seen()[1],
+            ms(50),
+            "it was checked less than 100 ms ago"
+        );
         expectations.note(&[train("10.1.0.1:1")], ms(150));
         assert_eq!(expectations.last_seen()[1], ms(150));
         expectations.note(&[train("10.1.0.1:1")], ms(201));

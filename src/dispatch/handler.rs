@@ -53,7 +53,7 @@ pub trait Handler: Send {
     }
 }
 
-/// What a handler with upstreams does besides handling the datagrams of its routes.
+/// The further methods of a handler with upstreams.
 pub trait Forwarding {
     /// Handles replies that an upstream sent to a socket that the handler has opened.
     fn on_reply(&mut self, socket: UpstreamSocketId, batch: &Batch<'_>, cx: &mut Context<'_>) {
@@ -101,17 +101,17 @@ pub trait Forwarding {
     }
 }
 
-/// Errors on a socket towards an upstream.
+/// An error on a socket towards an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
-    /// An ICMP error reported the loss of something that was sent there. The value is the errno that stands for it.
+    /// An ICMP error reported that a datagram sent on the socket was lost. The value is the errno of the error.
     Reported(i32),
     /// The socket cannot send any more, because the address that it sends from has been removed.
     Broken,
 }
 
-/// Opens and closes sockets towards upstreams while the handlers run. A worker has real sockets, other users have
-/// numbers.
+/// Opens and closes sockets towards upstreams while the handlers run. A worker has real sockets; tests and `explain`
+/// have numbers only.
 pub trait SocketTable {
     /// Opens a socket to the upstream. Its replies go to the handler that owns the upstream.
     ///
@@ -129,8 +129,8 @@ pub trait SocketTable {
         None
     }
 
-    /// Discards what is queued on a socket that has left quarantine. It was meant for the previous user of the
-    /// socket.
+    /// Discards the datagrams that are queued on a socket that has left quarantine. They were meant for the previous
+    /// session on the socket.
     fn discard_queue(&mut self, socket: UpstreamSocketId, now: Time) {
         let _ = (socket, now);
     }
@@ -269,7 +269,7 @@ pub struct ReplyPath {
     pub interface: u32,
 }
 
-/// What a handler may use during a call.
+/// Everything that a handler may use during a call.
 pub struct Context<'a> {
     pub(super) outbox: &'a mut Outbox,
     pub(super) drops: &'a mut Drops,
@@ -293,7 +293,10 @@ impl Context<'_> {
             if self.drops.0.last().is_none_or(|last| last.0 < index) {
                 self.drops.0.push((index, reason));
             } else {
-                debug_assert!(false, "verdicts come once a datagram and in order");
+                debug_assert!(
+                    false,
+                    "each datagram has one verdict, and verdicts come in order"
+                );
             }
         }
     }
@@ -390,7 +393,7 @@ impl Context<'_> {
         self.sockets.close(socket);
     }
 
-    /// Discards what is queued on a socket that has left quarantine, before it is used again.
+    /// Discards the datagrams that are queued on a socket that has left quarantine, before it is used again.
     pub fn discard_queue(&mut self, socket: UpstreamSocketId) {
         self.sockets.discard_queue(socket, self.now);
     }

@@ -1,5 +1,5 @@
-//! Latency of datagrams in the daemon. Datagrams are noted while they are handled and settled after the turn's flush
-//! has sent what they caused. A turn therefore reads the clock once.
+//! Latency of datagrams in the daemon. Datagrams are noted while they are handled, and their latency is recorded after
+//! the flush of the turn. A turn therefore reads the clock once.
 
 use super::histogram::Histogram;
 use super::verdict::DropReason;

@@ -1,5 +1,5 @@
-//! The ledger: the number of datagrams received, and what became of each. Law 3 (ARCHITECTURE.md) holds in every row
-//! at every moment:
+//! The ledger: how many datagrams were received, handled and dropped. Law 3 (ARCHITECTURE.md) holds in every row at
+//! every moment:
 //!
 //! > received = handled + Σ dropped\[reason\] + in flight
 //!

@@ -40,7 +40,7 @@ impl AddressKey for u128 {
     }
 }
 
-/// Marks a range that no prefix covers.
+/// Stands for no owner, in a range that no prefix covers.
 pub const NONE: u32 = u32::MAX;
 
 /// A lookup of the innermost interval around a key, in a set of nested intervals.

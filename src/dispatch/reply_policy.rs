@@ -1,5 +1,5 @@
-//! The rules for which senders may be replied to. Every reply is checked here first. Forged and looping datagrams
-//! therefore cannot make the daemon talk to itself, to a service that would reply to the reply, or to a group.
+//! The rules about the senders that may get a reply. Every reply is checked here first. Forged and looping datagrams
+//! therefore cannot make the daemon send to itself, to a service that would reply to the reply, or to a group.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -65,7 +65,7 @@ impl ReplyFilter {
     }
 
     /// Returns the TTL of a reply to the sender of `envelope`. `None` stands for the socket's default, if no handler
-    /// asked for the received TTL.
+    /// needs the received TTL.
     ///
     /// # Errors
     ///
@@ -130,8 +130,8 @@ impl ReplyFilter {
     }
 }
 
-/// Returns the TTL of what a datagram causes: one less than the received one, so that every loop ends. `fixed`
-/// overrides it.
+/// Returns the TTL of the datagrams that a received datagram causes: one less than its own, so that every loop ends.
+/// `fixed` overrides it.
 ///
 /// # Errors
 ///
@@ -215,7 +215,7 @@ mod tests {
         assert_eq!(
             permit("127.0.0.2:1234", "127.0.0.1:1234", 64),
             Ok(Some(63)),
-            "our port, but not our listener"
+            "the port of a listener on another address"
         );
         assert_eq!(
             permit("10.0.0.1:4000", "239.1.2.3:5000", 64),

@@ -1,9 +1,9 @@
 //! The choice of a datagram's route. The precedence over the whole table is:
 //!
-//! 1. destination address: exact before longer prefix before shorter prefix before wildcard;
+//! 1. destination address: exact first, then longer prefixes before shorter ones, then the wildcard;
 //! 2. then port: exact before range, narrower first;
 //! 3. then interface: named before any;
-//! 4. then source: longer prefix before shorter before none.
+//! 4. then source: longer prefixes before shorter ones, then rows without a source.
 //!
 //! A listener has one port, so it gets a [`PortTable`]. This holds the rows that can match at the port, compiled so
 //! that thousands of destinations or sources cost one binary search each.
@@ -254,7 +254,8 @@ impl Sources {
     }
 }
 
-/// Prefixes being gathered. Rows arrive in the order of precedence, so the rows of one prefix are in that order too.
+/// The prefixes of a table that is being compiled. Rows arrive in the order of precedence, so the rows of one prefix
+/// are in that order too.
 struct Nodes<'a, K> {
     prefixes: std::collections::HashMap<(K, K), Vec<&'a Match>>,
 }
@@ -415,7 +416,7 @@ mod tests {
         assert_eq!(
             find("192.0.2.7:5000", 1, "172.16.0.1:9999"),
             Some(2),
-            "the next larger prefix takes what is refused"
+            "the next larger prefix takes what the inner one does not match"
         );
         assert_eq!(
             find("192.0.2.8:5000", 1, "10.9.0.1:9999"),

@@ -8,7 +8,7 @@ use crate::datagram::{Envelope, Region, Span, Train};
 use crate::dispatch::handler::NoSockets;
 use crate::dispatch::ledger::{HandlerCount, UpstreamCount};
 
-/// A handler with a deadline at a fixed time after its last call. It counts how often it is queried for the deadline.
+/// A handler with a deadline at a fixed time after its last call. It counts how often the deadline is read.
 struct Sleeper {
     every: u64,
     deadline: Option<Time>,
@@ -54,8 +54,7 @@ impl Forwarding for Sleeper {
     }
 }
 
-/// Of a thousand handlers, only those that were called are queried for their next deadline. Each is called at its
-/// deadline.
+/// Of a thousand handlers, only those that were called have their deadline read again. Each is called at its deadline.
 #[test]
 fn only_called_handlers_are_queried() {
     let queries = Arc::new(AtomicU32::new(0));

@@ -1,5 +1,5 @@
-//! Parcels, and the runs of them that the kernel takes in one segmented send. Pure values: `net/send.rs` passes the runs
-//! to the kernel.
+//! Parcels, and the runs of them that the kernel takes in one segmented send. This file only computes values;
+//! `net/send.rs` passes the runs to the kernel.
 
 use crate::datagram::{Span, Train};
 use crate::number;
@@ -150,7 +150,7 @@ pub struct Run {
     pub segment: u16,
 }
 
-/// What a socket is known to accept in one segmented send.
+/// The limits within which a socket is known to accept a segmented send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentLimits {
     /// The largest segment in bytes; 0 if segmented sends are not possible.

@@ -156,8 +156,8 @@ fn a_lost_upstream_moves_its_own_clients() {
     );
 }
 
-/// For any weights and any changes, only fit members are picked. Round robin picks each as often as its weight says.
-/// By hash, no key moves while its own member is fit.
+/// For any weights and any changes, only fit members are picked. Round robin picks each in proportion to its weight. By
+/// hash, no key moves while its own member is fit.
 #[test]
 fn any_weights_and_changes() {
     for seed in 0..60 {

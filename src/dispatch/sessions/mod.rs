@@ -1,5 +1,5 @@
-//! The table of sessions of one handler in one worker: which client sent to which address of the host, and when the
-//! session expires.
+//! The table of sessions of one handler in one worker. A session holds the client, the address of this host that the
+//! client sent to, and the time at which the session expires.
 //!
 //! The table is pure: times and sockets are numbers that the caller passes. Its memory is bounded by the
 //! [`Quota`](quota::Quota), which all workers share. Three structures refer to one slab: an index by client, a wheel
@@ -31,7 +31,7 @@ use super::outbox::UpstreamSocketId;
 use super::time::{Time, nanoseconds};
 use crate::number;
 
-/// The most entries that memory is reserved for at first. A larger table grows when needed. Pages that are never used
+/// The most entries for which memory is reserved at first. A larger table grows when needed. Pages that are never used
 /// cost nothing.
 const RESERVED_MAX: usize = 1 << 17;
 
@@ -39,7 +39,7 @@ const RESERVED_MAX: usize = 1 << 17;
 /// have an index each.
 const INDEX_RESERVED_MAX: usize = 1 << 12;
 
-/// The most upstream sockets that memory is reserved for at first. A session of a fan-out has many.
+/// The most upstream sockets for which memory is reserved at first. A session of a fan-out has many.
 const LEGS_RESERVED_MAX: usize = 1 << 20;
 
 /// The times after which sessions end.
@@ -111,13 +111,13 @@ impl Sessions {
             .map(|place| SessionId(*place))
     }
 
-    /// Returns what is known of a session.
+    /// Returns the record of a session.
     #[inline]
     pub fn get(&self, id: SessionId) -> &SessionRecord {
         &self.slab[id.0 as usize].record
     }
 
-    /// Returns what is known of a session for changes, such as counting its datagrams. The key, `is_assured` and
+    /// Returns the record of a session for changes, such as counting its datagrams. The key, `is_assured` and
     /// `is_bound` are left to the methods of the table.
     #[inline]
     pub fn get_mut(&mut self, id: SessionId) -> &mut SessionRecord {

@@ -21,7 +21,7 @@ pub const UPSTREAMS_MAX: usize = 4;
 pub struct ListedSession {
     /// The handler that the session belongs to.
     pub handler: HandlerId,
-    /// What the handler knows of the session.
+    /// The record of the session.
     pub record: SessionRecord,
     /// The first upstreams that the session uses, at most [`UPSTREAMS_MAX`].
     pub upstreams: Vec<UpstreamId>,
@@ -38,7 +38,7 @@ pub struct SessionCursor {
     pub place: u32,
 }
 
-/// The sessions that a listing asks for.
+/// The query for one page of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageQuery {
     /// The only handler to list sessions of; `None` for all.

@@ -1,4 +1,4 @@
-//! The filter of a tap: which datagrams it shows.
+//! The filter of a tap, which selects the datagrams that the tap shows.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -38,8 +38,8 @@ impl Filter {
     }
 }
 
-/// Destinations, written `ADDR:PORT`, `ADDR`, `PREFIX:PORT`, `PREFIX` or `:PORT`. An IPv6 address before a port is in
-/// brackets.
+/// A set of destinations, written `ADDR:PORT`, `ADDR`, `PREFIX:PORT`, `PREFIX` or `:PORT`. An IPv6 address before a
+/// port is in brackets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AddressFilter {
     /// The addresses; `None` for all.

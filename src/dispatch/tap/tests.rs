@@ -1,4 +1,4 @@
-//! Tests of taps: what is shown, what is counted as missed, and that the two are all that the filter selects.
+//! Tests of taps: every datagram that the filter selects is either shown or counted as missed.
 
 use std::net::SocketAddr;
 
