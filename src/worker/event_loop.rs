@@ -32,9 +32,9 @@ use crate::dispatch::time::{Time, nanoseconds};
 use crate::net::errno::{self, ReceiveError};
 use crate::net::receive::{Receiver, SLOTS};
 
-/// Events that one poll call can return; further events wait for the next call.
+/// The most events that one poll call can return; further events wait for the next call.
 const EVENTS_MAX: usize = 256;
-/// Rounds of turns between two polls while there is work. A quiet listener waits at most this many rounds longer.
+/// The number of rounds between two polls while there is work. A quiet listener waits at most this many rounds longer.
 const ROUNDS_PER_POLL: u32 = 8;
 /// The delay before a receive call that failed with ENOMEM is retried, and before `on_turn_end` is called again on a
 /// handler that still holds buffered output.
@@ -43,13 +43,13 @@ const LATER: Duration = Duration::from_millis(10);
 const TICK_MIN: Duration = Duration::from_millis(5);
 /// The longest time between two checks of the handlers' next deadline, once one of them has a deadline.
 const TICK_MAX: Duration = Duration::from_millis(100);
-/// The longest time that a stopping worker handles what its sockets still hold.
+/// The longest time for which a stopping worker handles the datagrams that its sockets still hold.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
-/// The longest time that a stopping worker then waits for outstanding replies. Requests for the next process may be
-/// queueing meanwhile. A buffer of 8 MiB holds 20,000 datagrams of 64 bytes (docs/operations.md), which is 200 ms at
+/// The longest time for which a stopping worker then waits for outstanding replies. Meanwhile requests for the next
+/// process may queue. A buffer of 8 MiB holds 20,000 datagrams of 64 bytes (docs/operations.md), which is 200 ms at
 /// 100,000 a second.
 const OUTSTANDING_MAX: Duration = Duration::from_millis(50);
-/// Upstream sockets that one turn reads, so that commands and listeners do not wait for all of them.
+/// The most upstream sockets that one turn reads, so that commands and listeners do not wait for all of them.
 const SOCKETS_PER_TURN: usize = 64;
 /// The token of the command queue. The token of a listener is its index; upstream sockets start at [`TOKENS`].
 const COMMANDS: Token = Token(usize::MAX);
@@ -69,19 +69,19 @@ pub struct Worker {
     reports: Vec<(UpstreamSocketId, i32)>,
     flusher: Flusher,
     epoch: Instant,
-    /// When the handlers' next deadline is checked again; `None` if no handler has one.
+    /// The time at which the handlers' next deadline is checked again; `None` if no handler has one.
     deadline: Option<Time>,
     /// Listeners that may hold datagrams, each at most once.
     ready: VecDeque<LocalListener>,
     is_ready: Vec<bool>,
     stop_at: Option<Instant>,
-    /// Set once a stopping worker has drained its sockets: the end of the wait for outstanding replies.
+    /// The end of the wait for outstanding replies. It is set once a stopping worker has drained its sockets.
     outstanding_until: Option<Instant>,
     /// Set by [`Command::Park`]: the loop ends, so that another worker can continue from this one's state.
     is_parked: bool,
 }
 
-/// What remains to be done for a listener after a turn.
+/// The state of a listener after its turn.
 #[derive(Debug, PartialEq, Eq)]
 enum After {
     /// The socket is empty: the next event queues the listener again.
@@ -98,7 +98,7 @@ enum Next {
     Round,
     /// The worker ends with its state intact, so that another worker can continue.
     Park,
-    /// The worker has stopped and has handled what its sockets held.
+    /// The worker has stopped, and has handled the datagrams that its sockets held.
     End,
 }
 
@@ -156,8 +156,8 @@ impl Worker {
     }
 
     /// Runs until [`Command::Stop`] has drained the sockets, or until [`Command::Park`]. Returns the worker with its
-    /// final ledger; sinks of its dispatcher may still be at work. A parked worker holds all that another worker needs,
-    /// and can be run again.
+    /// final ledger; sinks of its dispatcher may still be at work. A parked worker holds everything that another worker
+    /// needs, and can be run again.
     pub fn run(mut self) -> Worker {
         self.is_parked = false;
         let mut events = Events::with_capacity(EVENTS_MAX);
@@ -211,7 +211,7 @@ impl Worker {
             .end_poll(events.iter().count() < EVENTS_MAX);
     }
 
-    /// Decides what follows a round.
+    /// Returns the step that follows a round.
     fn next(&mut self) -> Next {
         if self.is_parked {
             Next::Park
@@ -266,7 +266,7 @@ impl Worker {
         timeout
     }
 
-    /// Makes one receive call for one listener, dispatches what it returned, and flushes once.
+    /// Makes one receive call for one listener, dispatches the datagrams, and flushes once.
     fn request_turn(&mut self, listener: LocalListener) -> After {
         let trains_max = self.listeners[listener.index()].trains_max;
         let is_tapped = !self.dispatcher.taps().is_empty();
@@ -292,7 +292,7 @@ impl Worker {
         After::More
     }
 
-    /// Makes one receive call. If it returned nothing, returns what remains to be done for the listener.
+    /// Makes one receive call. If the call returned no datagram, this returns the state of the listener.
     fn receive_requests(&mut self, listener: LocalListener, is_tapped: bool) -> Option<After> {
         let from = &self.listeners[listener.index()];
         // A tap shows the source even if no handler needs it.
@@ -316,7 +316,7 @@ impl Worker {
         }
     }
 
-    /// Makes trains of what a listener received. Those that cannot be handled are counted as dropped.
+    /// Makes trains of the slots that a listener received. Trains that cannot be handled are counted as dropped.
     fn gather_requests(&mut self, listener: LocalListener) {
         self.trains.clear();
         let from = &mut self.listeners[listener.index()];
@@ -332,7 +332,7 @@ impl Worker {
         }
     }
 
-    /// Sends what the turn left in the outbox, and notifies handlers of send failures on their sockets.
+    /// Sends the contents of the outbox, and notifies handlers of send failures on their sockets.
     fn flush(&mut self) {
         let (outbox, ledger) = self.dispatcher.sending();
         let sockets = FlushSockets {

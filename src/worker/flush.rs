@@ -23,9 +23,9 @@ use crate::net::send::{MESSAGES_MAX, SendBatch, Sender};
 
 /// The sockets that a flush sends through.
 pub struct FlushSockets<'a> {
-    /// Listeners, through which replies leave: each through the listener that received the request.
+    /// The listeners. A reply leaves through the listener that received the request.
     pub listeners: &'a mut [Listener],
-    /// Upstream sockets, through which everything else leaves.
+    /// The upstream sockets, through which everything else leaves.
     pub upstream_sockets: &'a mut UpstreamSockets,
 }
 
@@ -240,7 +240,7 @@ impl SendPath<'_> {
         }
     }
 
-    /// Sends the datagrams of the first run one by one. Returns how many the kernel accepted.
+    /// Sends the datagrams of the first run one by one. Returns the number that the kernel accepted.
     fn send_singles(&mut self, items: Items<'_>, run: Run, settle: &mut dyn FnMut(Sent)) -> u32 {
         let mut singles = std::mem::take(self.singles);
         singles.clear();
@@ -302,7 +302,7 @@ impl SendPath<'_> {
     }
 }
 
-/// Inputs that decide how items become messages.
+/// The inputs that determine how items become messages.
 struct Gathering<'a, 'e> {
     limits: SegmentLimits,
     send_socket: &'e SendSocket,

@@ -54,18 +54,18 @@ pub struct Listener {
     pub receives_source: bool,
     /// Whether the kernel is asked for the destination of each datagram.
     pub receives_destination: bool,
-    /// Which socket of the configuration this is.
+    /// The slot of the socket in the configuration.
     pub slot: SocketSlot,
-    /// The number of trains that the next receive call asks for.
+    /// The most trains that the next receive call accepts.
     pub trains_max: usize,
     /// The value of the kernel's drop counter when it was last read.
     drops_seen: u32,
 }
 
-/// What a listener is made of, besides its socket.
+/// The parts of a listener, besides its socket.
 #[derive(Debug)]
 pub struct ListenerParts {
-    /// Which socket of the configuration this is.
+    /// The slot of the socket in the configuration.
     pub slot: SocketSlot,
     /// The bound address.
     pub address: SocketAddr,
@@ -73,7 +73,7 @@ pub struct ListenerParts {
     pub options: ListenerOptions,
     /// Whether the kernel is asked for the source of each datagram.
     pub receives_source: bool,
-    /// Whether the socket is not bound yet, and will be by [`Listener::bind_late`].
+    /// Whether the socket is not bound yet; [`Listener::bind_late`] binds it.
     pub is_late: bool,
 }
 
@@ -106,7 +106,8 @@ impl Listener {
     }
 
     /// Binds the socket beside others of its address that are in use. From then on, the kernel spreads flows over one
-    /// socket more, and the other sockets' owners are not notified. Therefore this is done when nothing else can fail.
+    /// more socket. The owners of the other sockets are not notified, so the socket is bound when nothing else can
+    /// fail.
     ///
     /// # Errors
     ///
@@ -152,7 +153,7 @@ impl Listener {
         Ok((self.slot, self.send_socket.socket().try_clone()?))
     }
 
-    /// Exports what the next worker must know about the socket.
+    /// Exports the state of the socket for the next worker.
     pub fn save(&self) -> ListenerState {
         ListenerState {
             slot: self.slot,
@@ -221,8 +222,8 @@ impl Listener {
     fn envelope(&self, src: Option<SocketAddr>, control: &Received) -> Envelope {
         let here = |ip| SocketAddr::new(ip, self.address.port());
         let dst = control.destination.map_or(self.address, here);
-        // A datagram that arrived before the kernel was asked for it has no local address. Its destination is the local
-        // address then. If the destination is a group, the kernel chooses.
+        // A datagram that arrived before the socket option was set has no local address. Its destination then serves as
+        // the local address. If the destination is a group, the kernel chooses.
         let is_known = |local: &IpAddr| !local.is_unspecified() || dst.ip().is_multicast();
         let local = control.local.filter(is_known).map_or(dst, here);
         Envelope {

@@ -1,4 +1,4 @@
-//! The sockets of one worker to its upstreams, addressed by the ids that handlers know. Each stateless upstream has a
+//! The sockets of one worker to its upstreams, addressed by the ids that handlers use. Each stateless upstream has a
 //! one-way socket from the start. The others are opened and closed for sessions, and receive.
 
 mod socket;
@@ -62,14 +62,14 @@ pub struct UpstreamSockets {
     /// The epoll instance that receiving sockets are registered with; `None` before the worker is built, and in tests.
     epoll: Option<Registry>,
     polls: u32,
-    /// When the last poll began.
+    /// The time at which the last poll began.
     polled: Time,
     is_poll_complete: bool,
     /// Sockets that may hold datagrams.
     ready: VecDeque<UpstreamSocketId>,
     /// Sockets that could not be opened, as errnos, for the ledger.
     failures: Vec<(UpstreamId, i32)>,
-    /// Errors that sending met, for the handlers.
+    /// Errors of send calls, for the handlers.
     troubles: Vec<(UpstreamSocketId, Trouble)>,
     /// The number of discarded replies, for the ledger.
     discarded: Vec<(UpstreamId, u64)>,
@@ -150,7 +150,7 @@ impl UpstreamSockets {
             return;
         };
         if slot.is_ready {
-            return; // It has been waiting for its turn since an earlier report.
+            return; // An earlier report has queued it.
         }
         let is_again = slot.last_report.wrapping_add(1) == self.polls;
         slot.streak = if is_again {
@@ -261,7 +261,8 @@ impl UpstreamSockets {
         }
     }
 
-    /// Closes the sockets that were given up, and counts failed openings and discarded replies. Called after a flush.
+    /// Closes the sockets that handlers have closed, and counts failed openings and discarded replies. Called after a
+    /// flush.
     pub fn settle(&mut self, ledger: &mut Ledger) {
         for id in self.closing.drain(..) {
             if let Some(mut slot) = self.slots[id.index()].take() {
@@ -294,7 +295,7 @@ impl UpstreamSockets {
         }
     }
 
-    /// Exports what the next worker must know about each socket.
+    /// Exports the state of each socket for the next worker.
     pub fn save(&self) -> Vec<UpstreamSocketState> {
         let numbered = self
             .slots
@@ -328,9 +329,9 @@ impl UpstreamSockets {
             .collect()
     }
 
-    /// Takes over a socket that another worker left; `upstream` is its number in this worker. A one-way socket only
-    /// replaces the one that is open already, so that the source port stays. Returns the id of a leased socket, and
-    /// `None` for a one-way one.
+    /// Takes over a socket of another worker; `upstream` is the number of its upstream in this worker. A one-way socket
+    /// only replaces the one that is open already, so that the source port stays. Returns the id of a leased socket,
+    /// and `None` for a one-way one.
     ///
     /// # Errors
     ///

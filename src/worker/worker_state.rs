@@ -1,6 +1,6 @@
-//! State that a parked worker exports to the workers of the next configuration, or of the next process: its ledger, its
-//! handlers' saved states, and what is known of its sockets. All of it is plain data; the sockets themselves are passed
-//! beside it, in the same order.
+//! The state that a parked worker exports to the workers of the next configuration or process. It holds the ledger, the
+//! saved states of the handlers, and the states of the sockets. All of it is plain data; the sockets themselves are
+//! passed beside it, in the same order.
 
 use std::net::UdpSocket;
 
@@ -24,7 +24,7 @@ pub struct SocketSlot {
 /// The exported state of a listener's socket, in the order of the worker's listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerState {
-    /// Which socket of the configuration this is.
+    /// The slot of the socket in the configuration.
     #[serde(rename = "seat")]
     pub slot: SocketSlot,
     /// The kernel's drop counter when it was last read.
@@ -63,7 +63,7 @@ pub struct WorkerState {
     pub saved_states: Vec<SavedState>,
     /// The ledger of the worker, in which everything that sinks received counts as handled.
     pub ledger: Ledger,
-    /// For each handler with a sink: its number, and a view of how much the sink has written and lost.
+    /// For each handler with a sink, its number and the counters of the sink.
     #[serde(skip)]
     pub sink_counts: Vec<(usize, SinkCounts)>,
     /// The sockets of `upstream_sockets`, in their order.

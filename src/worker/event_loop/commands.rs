@@ -1,4 +1,4 @@
-//! How a worker executes the commands of the control plane, between two turns.
+//! The execution of the control plane's commands, between two turns.
 
 use std::time::Instant;
 
@@ -68,7 +68,7 @@ impl Worker {
             .read_kernel_drops(self.dispatcher.sending().1);
     }
 
-    /// Queues every listener, so that what the sockets hold is handled before the end. No listener is queued
+    /// Queues every listener, so that the datagrams in the sockets are handled before the end. No listener is queued
     /// afterwards: each is read until one receive call finds it empty, however much arrives.
     fn stop(&mut self, has_successor: bool) {
         for index in 0..self.listeners.len() {

@@ -13,8 +13,9 @@ use crate::worker::listener::Listener;
 use crate::worker::worker_state::{UpstreamSocketState, WorkerState};
 
 impl Worker {
-    /// Empties the listeners in `removed`, which the next configuration does not have. The worker must be parked. What
-    /// their sockets hold is handled as before; the kernel delivers later datagrams to another matching socket, if any.
+    /// Empties the listeners in `removed`, which the next configuration does not have. The worker must be parked. The
+    /// datagrams that their sockets hold are handled as before. The kernel delivers later ones to another matching
+    /// socket, if any.
     pub fn read_out(&mut self, removed: &[ListenerId]) {
         let until = Instant::now() + DRAIN_MAX;
         for local in (0..self.listeners.len()).map(LocalListener::new) {
@@ -23,7 +24,7 @@ impl Worker {
                 continue;
             }
             let socket = listener.send_socket.socket();
-            // Some sockets cannot be turned away, such as one whose address is not up. Their later datagrams are lost.
+            // This fails for some sockets, such as one whose address is not up. Their later datagrams are lost.
             if divert_new_datagrams(socket).is_err() {
                 let _ = block_new_datagrams(socket);
             }
@@ -52,7 +53,7 @@ impl Worker {
         self.upstream_sockets.sockets()
     }
 
-    /// Returns the sockets to the worker's upstreams, in the order of its exported state, taken out of the worker.
+    /// Takes out the sockets to the worker's upstreams, in the order of its exported state.
     pub fn into_upstream_sockets(self) -> Vec<UdpSocket> {
         self.upstream_sockets.into_sockets()
     }

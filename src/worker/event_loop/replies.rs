@@ -1,4 +1,4 @@
-//! The turns of upstream sockets: their replies are received, dispatched and flushed like the requests of listeners.
+//! The turns of upstream sockets. Their replies are received, dispatched and flushed like the requests of listeners.
 
 use super::{SOCKETS_PER_TURN, Worker, time_of_day_ns};
 use crate::dispatch::handler::Batch;
@@ -68,7 +68,7 @@ impl Worker {
         }
     }
 
-    /// Makes trains of what the upstream sockets received. Returns whether one of them was long.
+    /// Makes trains of the slots that the upstream sockets received. Returns whether one of them was long.
     fn gather_replies(&mut self) -> bool {
         self.trains.clear();
         let mut was_long = false;

@@ -8,7 +8,7 @@ use crate::net::errno::{self, SendError};
 use crate::net::send::SendBatch;
 use crate::worker::send_socket::SendSocket;
 
-/// What follows a failed send call.
+/// The step that follows a failed send call.
 enum Step {
     /// Send the same message again.
     Retry,
@@ -20,7 +20,7 @@ enum Step {
     Split,
 }
 
-/// Recovery steps that one batch has already used after failed send calls.
+/// The recovery steps that one batch has already taken after failed send calls.
 #[derive(Default)]
 struct Recovery {
     /// Whether the message at the front was sent again after a pending error.
@@ -43,7 +43,8 @@ impl Recovery {
         if segment != 0 && errno::refuses_segments(error) {
             return Step::Split;
         }
-        // Tried once for each batch: while the network is down, the rest is refused without another socket.
+        // A new socket is tried once for each batch. While the network is down, the rest is refused without another
+        // attempt.
         let may_renew =
             errno::may_lack_source(error) && !std::mem::replace(&mut self.is_renewed, true);
         if may_renew && send_socket.renew() {
@@ -90,9 +91,9 @@ impl Transmission<'_> {
     }
 }
 
-/// Sends a whole batch. Each refusal is classified: the message is retried, counted as refused, or, if segments were
-/// refused, returned. `settle` gets the index of the first item of the run that a result concerns. Returns the number
-/// of settled items.
+/// Sends a whole batch. Each refusal is classified. The message is then retried or counted as refused. If the kernel
+/// refused its segments, the error is returned. `settle` gets the index of the first item of the run that a result
+/// concerns. Returns the number of settled items.
 pub(super) fn transmit(
     batch: &mut SendBatch<'_, '_>,
     send_socket: &mut SendSocket,

@@ -1,4 +1,4 @@
-//! One socket to an upstream, and how it is read.
+//! One socket to an upstream, and its receive calls.
 
 use super::super::send_socket::SendSocket;
 use crate::dispatch::handler::{HandlerId, UpstreamId};
@@ -9,7 +9,7 @@ use crate::net::receive::Receiver;
 
 /// The most trains that one socket may return in one turn.
 const TRAINS_MAX: usize = 32;
-/// Consecutive polls that make a socket a busy one, and trains in one read that confirm it.
+/// The number of consecutive polls after which a socket counts as busy, and of trains in one read that confirm it.
 pub(super) const STREAK: u8 = 8;
 
 /// One socket to an upstream.
@@ -22,9 +22,9 @@ pub(super) struct UpstreamSocket {
     pub(super) is_ready: bool,
     /// The number of the last poll that reported the socket as readable.
     pub(super) last_report: u32,
-    /// Consecutive polls that reported it.
+    /// The number of consecutive polls that reported it.
     pub(super) streak: u8,
-    /// Consecutive polls that are needed before more than one train is read at once.
+    /// The number of consecutive reports after which more than one train is read at once.
     pub(super) patience: u8,
     /// The kernel's drop counter when it was last read.
     pub(super) drops_seen: u32,
@@ -48,7 +48,7 @@ impl UpstreamSocket {
         }
     }
 
-    /// Returns the number of trains that the next read asks for.
+    /// Returns the most trains that the next read accepts.
     pub(super) fn trains_max(&self) -> usize {
         if self.streak >= self.patience || self.send_socket.gathers() {
             TRAINS_MAX
@@ -73,7 +73,7 @@ pub struct Ready<'a> {
     pub handler: HandlerId,
     /// The socket to read.
     pub send_socket: &'a SendSocket,
-    /// The number of trains to ask for: one, unless earlier reads show that the socket has a queue.
+    /// The most trains to read: one, unless earlier reads show that the socket has a queue.
     pub trains_max: usize,
 }
 
