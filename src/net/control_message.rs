@@ -1,4 +1,4 @@
-//! Control messages: what the kernel reports beside the payload, and what a send call requests.
+//! Control messages: the data that the kernel reports beside the payload, and the options of a send call.
 //!
 //! They are read and written as bytes, and every length is checked. So this file needs no unsafe code, and arbitrary
 //! bytes do no harm. The layout is that of cmsg(3): struct cmsghdr is a usize length and two ints, and data is aligned
@@ -115,7 +115,7 @@ fn read(received: &mut Received, kind: OptionId, data: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// What a send call requests of the kernel beside the payload.
+/// The options that a send call passes to the kernel beside the payload.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sending {
     /// The size in bytes of the datagrams that the kernel cuts the payload into (UDP_SEGMENT); 0 sends it as one.

@@ -1,6 +1,6 @@
-//! Level-triggered registration with mio's epoll instance. mio registers edge-triggered: a reader then needs one
-//! receive call more to learn that a socket is empty. The socket of a session mostly holds one reply, and there the
-//! kernel's own second look is cheaper than that call (measured: 2 % of an exchange).
+//! Level-triggered registration with mio's epoll instance. mio registers edge-triggered. A reader then needs one more
+//! receive call to find that a socket is empty. The socket of a session mostly holds one reply. For such a socket, the
+//! kernel's own second check is cheaper than that call (measured: 2 % of an exchange).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};

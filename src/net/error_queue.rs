@@ -1,8 +1,8 @@
-//! Drains the error queue of a socket (IP_RECVERR in ip(7)): what became of datagrams that it sent, as ICMP or the
-//! host's stack reports.
+//! Drains the error queue of a socket (IP_RECVERR in ip(7)): the errors of datagrams that it sent, as reported by ICMP
+//! or by the host's stack.
 //!
-//! Reading an error of ICMP here also takes it from the socket, so that the next send does not fail because of it
-//! (sock_dequeue_err_skb in the kernel). Control messages are read as bytes, as in `control_message.rs`.
+//! Reading an ICMP error here also clears it from the socket (sock_dequeue_err_skb in the kernel). The next send then
+//! does not fail because of it. Control messages are read as bytes, as in `control_message.rs`.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};

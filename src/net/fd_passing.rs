@@ -18,7 +18,7 @@ use super::clock;
 
 /// The largest number of descriptors in one message (SCM_MAX_FD in include/net/scm.h).
 pub const FDS_MAX: usize = 253;
-/// The byte that descriptors are sent with: a stream carries them only beside data.
+/// The byte that descriptors are sent with: a stream carries descriptors only together with data.
 const MARK: u8 = b'f';
 
 /// The pause before descriptors are sent again after too many were in flight. The reader needs some microseconds for a
@@ -95,15 +95,15 @@ pub fn receive_fds(
         // MSG_CTRUNC: the kernel had more than it could give (scm_detach_fds in net/core/scm.c).
         if received.flags.contains(ReturnFlags::CTRUNC) {
             return Err(io::Error::other(
-                "fewer descriptors came than were sent: this process may have no more files open (`ulimit -n`, or \
-                 LimitNOFILE= in a unit)",
+                "fewer descriptors arrived than were sent, because this process may not open more files; raise \
+                 `ulimit -n`, or LimitNOFILE= in the unit",
             ));
         }
         if fds.len() != before + expected || mark != [MARK] {
             let came = fds.len() - before;
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("{came} descriptors came in a message that should hold {expected}"),
+                format!("{came} descriptors arrived in a message that should hold {expected}"),
             ));
         }
     }
@@ -238,7 +238,7 @@ mod tests {
         );
         drop(stop);
         let here = slow.join().expect("it ends");
-        // Nobody reads: the socket's buffer is full after some hundred messages.
+        // No process reads, so the socket's buffer is full after some hundred messages.
         let fds = vec![here.as_fd(); 1_000_000];
         let late = send_fds(&here, &fds, Instant::now() + Duration::from_millis(200))
             .expect_err("the peer does not read");
@@ -311,7 +311,7 @@ mod tests {
         sender.join().expect("no panic").expect("all were sent");
     }
 
-    /// A process that may not have so many files open gets none at all, and an error that says what to change.
+    /// A process that may not have so many files open gets none at all, and an error that names the limit to raise.
     #[test]
     #[cfg_attr(miri, ignore = "it makes system calls")]
     fn too_many_are_refused_whole() {

@@ -1,5 +1,5 @@
-//! Asks the kernel what it would do with a destination: local, broadcast, multicast or elsewhere, through which
-//! interface and from which address. One RTM_GETROUTE request over rtnetlink(7); no state is kept.
+//! Queries the kernel's route to a destination: its kind (local, broadcast, multicast or elsewhere), its interface and
+//! its source address. A query is one RTM_GETROUTE request over rtnetlink(7). No state is kept.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -45,7 +45,7 @@ const RTMSG: usize = 12;
 /// The size of struct rtattr.
 const RTA_HEADER: usize = 4;
 
-/// Looks a destination up in the routing tables of the host.
+/// Looks up a destination in the routing tables of the host.
 ///
 /// # Errors
 /// Returns the kernel's error: ENETUNREACH where there is no route. A reply that is malformed is `InvalidData`.
@@ -89,7 +89,7 @@ fn parse(bytes: &[u8]) -> io::Result<KernelRoute> {
     let malformed = || {
         io::Error::new(
             io::ErrorKind::InvalidData,
-            "rtnetlink gave a malformed reply",
+            "rtnetlink sent a malformed reply",
         )
     };
     let kind = u16::from_ne_bytes(field(bytes, 4).ok_or_else(malformed)?);

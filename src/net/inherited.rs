@@ -50,11 +50,8 @@ pub enum Unfit {
     /// The socket receives from one peer alone.
     #[error("it is connected to {0}")]
     Connected(SocketAddr),
-    /// It takes IPv4 datagrams too, and shows them with other addresses than those of the routes.
-    #[error(
-        "it takes IPv4 datagrams beside IPv6: write `BindIPv6Only=ipv6-only` in the socket unit"
-    )]
     /// The socket receives IPv4 datagrams too, and reports other addresses for them than those of the routes.
+    #[error("it receives both IPv4 and IPv6; write `BindIPv6Only=ipv6-only` in the socket unit")]
     BothFamilies,
     /// The system refused to identify the descriptor.
     #[error("{0}")]

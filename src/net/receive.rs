@@ -21,7 +21,7 @@ use crate::number;
 /// MiB of addresses.
 pub const SLOTS: usize = 128;
 /// The largest number of trains in a call that follows long ones: 128 long trains are 8 MiB, which leave the cache
-/// before they are sent on (measured: a quarter cheaper with 8).
+/// before they are sent on (measured: with 8 trains, the cost is a quarter lower).
 pub const SLOTS_FOR_LONG: usize = 8;
 /// The length in bytes from which a train is long.
 pub const LONG_BYTES: u32 = 4_097;
@@ -48,7 +48,7 @@ pub struct Receiver {
     arena: KernelMemory<u8>,
     /// Headers that ask for the source address of each train.
     named: Headers,
-    /// Headers that do not ask for it: reporting it costs the kernel 3 to 10 % of a datagram's price.
+    /// Headers that do not ask for it: reporting it costs the kernel 3 to 10 % of a datagram's cost.
     nameless: Headers,
     names: KernelMemory<RawAddress>,
     controls: KernelMemory<ReceiveControl>,
@@ -363,7 +363,7 @@ mod tests {
         }
     }
 
-    /// Writes `trains` datagrams that tell of their number, as one receive call would.
+    /// Writes `trains` datagrams that contain their number, as one receive call would.
     fn receive_call(receiver: &mut Receiver, trains: u8) {
         let first = receiver.received;
         let headers = receiver.free_headers(usize::from(trains));
@@ -401,7 +401,7 @@ mod tests {
         }
     }
 
-    /// A call is given no more headers than slots are free, and a header that was used is as good as new for the next turn.
+    /// A call gets no more headers than slots are free, and used headers are reset for the next turn.
     #[test]
     fn slots_are_bounded_and_headers_are_reset() {
         let mut receiver = Receiver::new();

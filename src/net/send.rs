@@ -18,7 +18,7 @@ use crate::number;
 pub const MESSAGES_MAX: usize = 64;
 
 /// The longest piece that is copied next to the one before it: a copy is cheaper than one more piece for the kernel to
-/// gather (measured: 6 % of a small datagram's price). Longer pieces are sent from where they lie.
+/// gather (measured: 6 % of a small datagram's cost). Longer pieces are sent from where they lie.
 const COPY_MAX_BYTES: usize = 512;
 /// Room in bytes for the copies of one call. Pieces that do not fit are sent from where they lie.
 const COPIES_BYTES: usize = 64 << 10;

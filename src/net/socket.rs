@@ -89,10 +89,11 @@ fn configure(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Res
     } else {
         (libc::IPPROTO_IPV6, IPV6_MULTICAST_ALL)
     };
-    // The size of replies is given: where the MTU of a hop is smaller, fragments instead of failures, as for upstreams.
+    // The daemon does not choose the size of replies. If the MTU of a hop is smaller, they are fragmented instead of
+    // refused, as for upstreams.
     let (discover, how) = without_discovery(v6);
     set_int(socket, level, discover, how)?;
-    // Off: a datagram to a group that any other socket of this host joined is not ours.
+    // Off, because a datagram to a group that only another socket of this host joined is not for this socket.
     set_int(socket, level, multicast_all, 0)?;
     // Datagrams of a segmenting sender stay together (udp(7)). Kernels before 5.0 do not have it, and it is not required.
     let _ = set_int(socket, libc::SOL_UDP, libc::UDP_GRO, 1);
@@ -243,8 +244,8 @@ pub(super) fn without_discovery(v6: bool) -> (i32, i32) {
     }
 }
 
-/// Takes a socket out of the kernel's search for receivers, at once and without a loss. The kernel skips a socket that
-/// is connected to another peer (compute_score in net/ipv4/udp.c), and this peer sends nothing. New datagrams go to the
+/// Diverts new datagrams from a socket to other sockets, at once and without a loss. The kernel skips a socket that is
+/// connected to another peer (compute_score in net/ipv4/udp.c), and this peer sends nothing. New datagrams go to the
 /// next best socket, such as the wildcard; those that the socket holds can still be read. Measured: of 100 datagrams to
 /// an address with an exact socket and a wildcard, sent after this, all reach the wildcard.
 ///
@@ -262,8 +263,8 @@ pub fn divert_new_datagrams(socket: &UdpSocket) -> io::Result<()> {
     socket.connect((ip, 1))
 }
 
-/// Lets no new datagram into a socket, and keeps those that it holds: a socket filter that accepts no byte. The kernel
-/// counts what still arrives as dropped.
+/// Blocks new datagrams for a socket, which keeps those that it holds. The means is a socket filter that accepts no
+/// byte. The kernel counts what still arrives as dropped.
 ///
 /// # Errors
 /// Returns the error of setsockopt(2).

@@ -90,8 +90,9 @@ pub(super) fn prepare(
     };
     let (discover, how) = without_discovery(upstream.is_ipv6());
     set_int(socket, level, discover, how)?;
-    // Without it the kernel does not report what a full device queue drops (udp_send_skb in the kernel). The socket serves
-    // this upstream alone. `error_queue` drains its errors, or else they take no more than the receive buffer.
+    // Without it, the kernel does not report datagrams that a full device queue drops (udp_send_skb in the kernel). The
+    // socket serves this upstream alone. `error_queue` drains its errors, or else they take no more than the receive
+    // buffer.
     set_int(socket, level, errors, 1)?;
     // The file names the upstream, so a broadcast address there is meant (SO_BROADCAST in socket(7)).
     socket.set_broadcast(true)?;
