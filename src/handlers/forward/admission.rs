@@ -1,4 +1,4 @@
-//! Which datagrams an upstream gets, if not all: a sample of them, or as many as its rate limit admits.
+//! The selection of the datagrams that an upstream gets: a sample of them, or as many as its rate limit admits.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! How the datagrams of one client spread over the upstreams, and which sockets a session has for that.
+//! The spread of one client's datagrams over the upstreams, and the sockets that a session has for it.
 
 use super::config::{Choice, Settings, Spread};
 
@@ -26,7 +26,7 @@ impl Fanout {
         }
     }
 
-    /// Returns the number of legs of a session to so many `upstreams`, of which so many are `shadows`.
+    /// Returns the number of legs of a session. `upstreams` is the number of upstreams, of which `shadows` are shadows.
     pub fn legs(self, upstreams: usize, shadows: usize) -> usize {
         self.first_shadow_leg()
             .map_or(upstreams, |first| first + shadows)

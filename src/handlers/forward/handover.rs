@@ -45,7 +45,7 @@ impl Stateful {
     /// Exports the state of a forwarder with sessions.
     pub(super) fn save_all(&self) -> SavedState {
         let sessions = self.table.iter().map(|(id, _)| self.save_session(id));
-        // Sessions are evicted in this order, the longest silent one first.
+        // Sessions are evicted in this order, the one that was silent longest first.
         let mut sessions: Vec<SavedSession> = sessions.collect();
         sessions.sort_by_key(|session| session.record.seen);
         SavedState {

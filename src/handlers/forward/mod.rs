@@ -1,4 +1,4 @@
-//! `forward`: sends datagrams to all upstreams or to a picked one, and sends replies back to the client.
+//! `forward`: passes datagrams on to all upstreams or to a picked one, and passes replies back to the client.
 
 mod admission;
 pub mod config;
@@ -234,7 +234,9 @@ impl HandlerSpec for Forward {
         let replies_text = match replies {
             Replies::None => "",
             _ if *choice != Choice::All => "; replies go back to the sender",
-            Replies::First => "; the first answer goes back to the sender",
+            Replies::First => {
+                "; the replies of the upstream that replies first go back to the sender"
+            }
             Replies::All => "; all replies go back to the sender",
         };
         let names =

@@ -1,4 +1,4 @@
-//! What is on its way to the upstreams.
+//! A train on its way to the upstreams.
 
 use crate::datagram::Train;
 use crate::dispatch::handler::{Batch, Context};
@@ -13,7 +13,7 @@ pub struct Outgoing<'a> {
     pub index: u32,
     /// The batch that the train belongs to.
     pub batch: &'a Batch<'a>,
-    /// The TTL to send with: the received one, damped. `None` if it was not received.
+    /// The TTL to send with: the received one less one, or a fixed one. `None` if the kernel does not report it.
     pub ttl: Option<u8>,
 }
 

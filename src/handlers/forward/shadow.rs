@@ -11,7 +11,7 @@ const AHEAD_MAX: usize = 16;
 /// One session's comparison with one shadow.
 #[derive(Debug, Default)]
 pub struct Comparison {
-    /// Hashes of replies that the other side has not matched yet.
+    /// The hashes of replies that the other side has not matched yet.
     ahead: VecDeque<u64>,
     /// Whether those replies are the shadow's.
     is_shadow_ahead: bool,

@@ -13,7 +13,8 @@ use crate::number;
 const CLOSES_MAX: usize = 256;
 /// The time between two searches for unused ports.
 const SHRINK_NS: u64 = 1_000_000_000;
-/// The time to the next search if the last one found more ports than it may close. Others may be waiting for ports.
+/// The time to the next search if the last one found more ports than it may close. Other programs may be waiting for
+/// ports.
 const SHRINK_ON_NS: u64 = 10_000_000;
 
 /// The lease state of one socket.
@@ -22,7 +23,7 @@ struct PortLease {
     session: Option<SessionId>,
     /// The upstream's generation when the socket was opened.
     generation: u32,
-    /// What is known of the present session on this socket.
+    /// The record of the present session on this socket.
     leg: LegRecord,
 }
 
@@ -32,7 +33,7 @@ struct Branch {
     /// The one-way socket, which is open from the start.
     one_way: UpstreamSocketId,
     ports: FreePorts,
-    /// Why no port could be opened at the last attempt.
+    /// The reason why no port could be opened at the last attempt.
     last_failure: DropReason,
     /// The number of address changes of the upstream.
     generation: u32,
@@ -152,7 +153,7 @@ impl SourcePorts {
         }
     }
 
-    /// Returns what is known of the session on a socket since the session leased it.
+    /// Returns the record of the session on a socket, since the session leased it.
     pub fn leg(&self, socket: UpstreamSocketId) -> Option<LegRecord> {
         Some((*self.by_socket.get(socket.0 as usize)?)?.leg)
     }
@@ -243,8 +244,8 @@ impl SourcePorts {
         self.branches.iter().map(|branch| &branch.ports)
     }
 
-    /// Returns what is known of the session on a socket, for another forwarder. To that one, the socket is also spoilt
-    /// if its upstream has another address.
+    /// Returns the record of the session on a socket, for another forwarder. In that record, the socket is also spoilt
+    /// if its upstream has moved to another address.
     pub fn save_leg(&self, socket: UpstreamSocketId) -> Option<LegRecord> {
         let PortLease {
             generation, leg, ..

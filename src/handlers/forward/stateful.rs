@@ -27,10 +27,10 @@ use crate::dispatch::time::Time;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::dispatch::verdict::DropReason;
 
-/// Sessions that one call of `on_time` ends at most; the rest follows in the next calls.
+/// The most sessions that one call of `on_time` ends; the rest follows in the next calls.
 const ENDS_MAX: usize = 512;
 
-/// Why a session ends.
+/// The reason why a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
     Idle,
@@ -45,12 +45,12 @@ pub struct Stateful {
     pub(super) table: Sessions,
     pub(super) quota: Arc<Quota>,
     pub(super) source_ports: SourcePorts,
-    /// For each session, one comparison for each shadow; empty without shadows.
+    /// One comparison for each session and shadow; empty without shadows.
     comparisons: Vec<Comparison>,
     /// The results of the comparisons, by upstream.
     outcomes: Vec<ShadowCounts>,
     pub(super) counts: SessionCount,
-    /// Sockets of the session that is being opened; reused for every session.
+    /// The sockets of the session that is being opened; reused for every session.
     opening: Vec<Option<UpstreamSocketId>>,
 }
 

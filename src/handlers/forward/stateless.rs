@@ -20,7 +20,7 @@ impl Stateless {
     ///
     /// # Panics
     ///
-    /// In debug builds, if the settings ask for sessions.
+    /// Panics in debug builds if the settings require sessions.
     pub fn new(upstreams: UpstreamSet) -> Stateless {
         debug_assert_ne!(upstreams.fanout, Fanout::PerSession);
         Stateless { upstreams }

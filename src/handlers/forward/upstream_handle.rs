@@ -11,7 +11,8 @@ use crate::dispatch::id::UpstreamSocketId;
 use crate::dispatch::proxy_header::{HEADER_MAX_BYTES, proxy_v2};
 use crate::dispatch::verdict::DropReason;
 
-/// The highest TTL to a group without a configured TTL. It is enough for a site, and ends a loop of forwarders soon.
+/// The highest TTL to a group without a configured TTL. It is enough for a site, and ends a loop of forwarders after a
+/// few turns.
 const GROUP_TTL_MAX: u8 = 16;
 
 /// A forwarder's handle on one upstream.
@@ -22,7 +23,7 @@ pub struct UpstreamHandle {
     pub socket: UpstreamSocketId,
     /// The current address, if it is known.
     pub address: Option<SocketAddr>,
-    /// Which datagrams the upstream gets.
+    /// The selection of the datagrams that the upstream gets.
     pub admission: Admission,
     proxy: bool,
     keeps_source: bool,
@@ -33,7 +34,7 @@ pub struct UpstreamHandle {
 }
 
 impl UpstreamHandle {
-    /// Builds a handle on an opened upstream. `proxy` tells whether a PROXY header precedes each datagram.
+    /// Builds a handle on an opened upstream. `proxy` is whether a PROXY header precedes each datagram.
     pub fn new(
         opened: OpenedUpstream,
         upstream: &Upstream,

@@ -23,7 +23,7 @@ use crate::dispatch::verdict::DropReason;
 pub struct UpstreamSet {
     /// The checked settings of the handler.
     pub settings: Arc<Settings>,
-    /// How the datagrams of a client spread over the upstreams.
+    /// The spread of a client's datagrams over the upstreams.
     pub fanout: Fanout,
     /// The upstreams, in the order of the file.
     pub handles: Vec<UpstreamHandle>,
@@ -31,11 +31,12 @@ pub struct UpstreamSet {
     pub pool: Pool,
     /// The passive health of each upstream, if there are no probes.
     passive_health: Option<Vec<PassiveHealth>>,
-    /// Indexes of the shadows in `handles`.
+    /// The indexes of the shadows in `handles`.
     pub shadows: Vec<usize>,
     /// Whether no upstream counts or changes single datagrams on their way.
     pub is_plain: bool,
-    /// Whether trains can pass whole: no upstream counts their datagrams, and all of a flow have the same upstream.
+    /// Whether trains can pass whole: no upstream counts their datagrams, and all datagrams of a flow go to the same
+    /// upstream.
     is_whole: bool,
 }
 
@@ -252,7 +253,7 @@ impl UpstreamSet {
     }
 }
 
-/// Returns whether all datagrams of one flow have the same upstream.
+/// Returns whether all datagrams of one flow go to the same upstream.
 fn stays_together(settings: &Settings) -> bool {
     match settings.choice {
         _ if settings.upstreams.len() == 1 => true,

@@ -24,15 +24,15 @@ pub struct Settings {
     pub choice: Choice,
     /// The part of the datagram that is hashed under `pick = "hash"`.
     pub hash_on: HashOn,
-    /// How long a pick holds.
+    /// The time for which a pick holds.
     pub spread: Spread,
-    /// Replies that are sent back to the client.
+    /// The replies that are sent back to the client.
     pub replies: Replies,
-    /// Limits of sessions.
+    /// The limits of sessions.
     pub limits: Limits,
-    /// Rules for replies, and the TTL of requests.
+    /// The rules for replies, and the TTL of requests.
     pub reply_policy: ReplyPolicy,
-    /// Probes of the upstreams and how they are judged.
+    /// The probes of the upstreams, and the resolution of their names.
     pub monitor: MonitorSettings,
     /// Whether all upstreams are used when none is alive.
     pub fail_open: bool,
@@ -66,7 +66,7 @@ pub struct Sample {
     pub each: u32,
 }
 
-/// Which upstreams a datagram goes to.
+/// The choice of the upstreams that a datagram goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
     /// All upstreams.
@@ -84,7 +84,7 @@ pub enum HashOn {
     SourceAddress,
     /// The address and port that the datagram was sent to.
     Destination,
-    /// Bytes of the payload. Shorter payloads are hashed as far as they reach.
+    /// Bytes of the payload. If the payload is shorter, the bytes that exist are hashed.
     Payload {
         /// The index of the first byte.
         offset: u16,
@@ -93,16 +93,16 @@ pub enum HashOn {
     },
 }
 
-/// How long a pick holds.
+/// The time for which a pick holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spread {
-    /// As long as the session lives.
+    /// A pick holds until the session ends.
     Session,
-    /// For a single datagram.
+    /// A pick holds for a single datagram.
     Datagram,
 }
 
-/// Replies that are sent back to the client.
+/// The replies that are sent back to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replies {
     /// No replies: forwarding is one-way, and sessions lease no sockets.
@@ -113,12 +113,12 @@ pub enum Replies {
     All,
 }
 
-/// Limits of sessions.
+/// The limits of sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Idle time after which a session that had a reply ends.
+    /// The idle time after which a session that had a reply ends.
     pub idle: Duration,
-    /// Idle time after which a session without a reply ends.
+    /// The idle time after which a session without a reply ends.
     pub unreplied: Duration,
     /// The maximum number of sessions, over all workers.
     pub max: u32,
@@ -131,7 +131,7 @@ pub struct Limits {
 }
 
 impl Settings {
-    /// Returns whether a request goes to several upstreams and only the first one's replies count.
+    /// Returns whether a request goes to several upstreams and only the replies of the first one are passed on.
     pub fn is_first_alone(&self) -> bool {
         self.choice == Choice::All && self.replies == Replies::First
     }
@@ -147,7 +147,7 @@ impl Settings {
     }
 }
 
-/// Values of the key `replies`.
+/// The values of the key `replies`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RepliesSetting {
     /// The value `false`.

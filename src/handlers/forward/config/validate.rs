@@ -17,14 +17,14 @@ use crate::config::upstream::{Egress, SendFrom, Upstream, UpstreamHost};
 use crate::dispatch::pool::Pick;
 use crate::handlers::reply_settings::{ALLOW_LOW_PORTS, ANSWER_GROUPS};
 
-/// Keys that need sessions.
+/// The keys that need sessions.
 const OF_SESSIONS: [&str; 4] = [
     SESSION_IDLE.key,
     SESSION_MAX.key,
     SESSION_SHARE.key,
     REQUESTS_MAX.key,
 ];
-/// Keys that need replies.
+/// The keys that need replies.
 const OF_REPLIES: [&str; 4] = [
     SESSION_UNREPLIED.key,
     REPLIES_MAX.key,
@@ -55,7 +55,8 @@ pub fn report(
     check_absent_sessions(section, settings, entries);
     check_groups(section, settings, entries);
     check_sources(section, settings, entries);
-    check_roles(section, settings, entries);
+    check_ineffective_roles(section, settings, entries);
+    check_remaining_upstreams(section, settings, entries);
 }
 
 /// Checks the number of legs. If a session may use all upstreams, it stores one leg for each.
@@ -254,8 +255,12 @@ fn check_sources(section: &mut Section<'_>, settings: &Settings, entries: &[Upst
     }
 }
 
-/// Reports weights, backups, shadows and drains that have no effect or leave no upstream to use.
-fn check_roles(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntry]) {
+/// Reports weights and backups that have no effect on the choice of an upstream.
+fn check_ineffective_roles(
+    section: &mut Section<'_>,
+    settings: &Settings,
+    entries: &[UpstreamEntry],
+) {
     for entry in entries {
         let weight = entry.weight.clone().filter(|_| entry.shadow.is_none());
         match (weight, settings.choice) {
@@ -276,6 +281,14 @@ fn check_roles(section: &mut Section<'_>, settings: &Settings, entries: &[Upstre
             section.problem_at(BACKUP.key, at, ALL_GET_EVERY_DATAGRAM, "leave it out");
         }
     }
+}
+
+/// Reports shadows, backups and drains that leave no upstream to use.
+fn check_remaining_upstreams(
+    section: &mut Section<'_>,
+    settings: &Settings,
+    entries: &[UpstreamEntry],
+) {
     let first_of_all = |flag: fn(&UpstreamEntry) -> &Option<Range<usize>>| {
         let mut picked = entries
             .iter()

@@ -1,4 +1,4 @@
-//! What becomes of the replies that upstreams send: which one goes to the client, and when a session is complete.
+//! The replies of upstreams: the choice of those that go to the client, and the completion of sessions.
 
 use super::{Cause, Stateful};
 use crate::datagram::Train;
