@@ -163,9 +163,9 @@ impl Listener {
     }
 
     /// Continues with a socket that another worker has read until now.
-    pub fn inherit(&mut self, left: &ListenerState) {
-        self.drops_seen = left.drops_seen;
-        self.send_socket.restore(left.sticky);
+    pub fn inherit(&mut self, saved: &ListenerState) {
+        self.drops_seen = saved.drops_seen;
+        self.send_socket.restore(saved.sticky);
     }
 
     /// Adapts the size of the next receive call to the last received slot.

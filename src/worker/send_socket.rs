@@ -271,8 +271,8 @@ impl SendSocket {
         self.unreachable
     }
 
-    /// Tries to replace the socket if the last flush left doubts about its source address. Returns whether there were
-    /// any.
+    /// Tries to replace the socket if its source address may no longer exist since the last flush. Returns whether that
+    /// was the case.
     pub(super) fn renew_if_doubted(&mut self) -> bool {
         let doubted = self.doubts_source;
         if doubted {

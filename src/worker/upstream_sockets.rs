@@ -338,16 +338,16 @@ impl UpstreamSockets {
     /// Fails if epoll cannot register the socket; it is closed then.
     pub fn inherit(
         &mut self,
-        left: &UpstreamSocketState,
+        saved: &UpstreamSocketState,
         upstream: UpstreamId,
         socket: UdpSocket,
     ) -> io::Result<Option<UpstreamSocketId>> {
-        if !left.is_leased {
+        if !saved.is_leased {
             let own = |slot: &&mut UpstreamSocket| slot.upstream == upstream && !slot.is_leased;
             if let Some(slot) = self.slots.iter_mut().flatten().find(own)
-                && slot.send_socket.replace_socket(socket, left.sticky)
+                && slot.send_socket.replace_socket(socket, saved.sticky)
             {
-                slot.drops_seen = left.drops_seen;
+                slot.drops_seen = saved.drops_seen;
             }
             return Ok(None);
         }
@@ -356,9 +356,9 @@ impl UpstreamSockets {
         } = &self.targets[upstream.index()];
         // The socket is open already, even if the limit is exhausted.
         budget.force();
-        let send_socket = SendSocket::for_inherited(socket, *options, left.sticky);
+        let send_socket = SendSocket::for_inherited(socket, *options, saved.sticky);
         let id = self.add(UpstreamSocket {
-            drops_seen: left.drops_seen,
+            drops_seen: saved.drops_seen,
             ..UpstreamSocket::new(send_socket, upstream, true)
         });
         let registered = self.register(id);

@@ -28,13 +28,15 @@ impl UpstreamSet {
 
     /// Imports the state that every forwarder has.
     pub fn inherit(&mut self, saved: &SavedState) {
-        for left in &saved.upstreams {
-            let place = usize::from(left.place);
+        for upstream in &saved.upstreams {
+            let place = usize::from(upstream.place);
             if place < self.handles.len() {
-                self.handles[place].admission.restore_earned(left.earned);
-                self.restore_health(place, left.passive_health);
+                self.handles[place]
+                    .admission
+                    .restore_earned(upstream.earned);
+                self.restore_health(place, upstream.passive_health);
                 self.pool
-                    .change(place, |member| member.alive = left.is_alive);
+                    .change(place, |member| member.alive = upstream.is_alive);
             }
         }
         self.pool.restore_turn(saved.turn);
@@ -78,8 +80,8 @@ impl Stateful {
     }
 
     /// Imports one session. If the limits of the new file have no room for it, it ends and is counted as evicted.
-    fn inherit_session(&mut self, left: SavedSession, cx: &mut Context<'_>) {
-        let SavedSession { mut record, legs } = left;
+    fn inherit_session(&mut self, saved: SavedSession, cx: &mut Context<'_>) {
+        let SavedSession { mut record, legs } = saved;
         let prefix = prefix_of(record.key.client.ip());
         let fits = legs.iter().any(|leg| self.leg_of(leg).is_some());
         if !fits || self.quota.take(prefix).is_err() {
@@ -129,11 +131,11 @@ impl Stateful {
 impl super::source_ports::SourcePorts {
     /// Exports the ports that no session uses.
     fn save(&self) -> Vec<SavedPort> {
-        let mut left = Vec::new();
+        let mut saved = Vec::new();
         for (place, ports) in self.ports().enumerate() {
             let place = number::to_u16(place);
-            left.extend(ports.iter().map(|port| SavedPort { place, port: *port }));
+            saved.extend(ports.iter().map(|port| SavedPort { place, port: *port }));
         }
-        left
+        saved
     }
 }

@@ -258,30 +258,30 @@ impl SourcePorts {
     }
 
     /// Takes over the socket of a session that another forwarder saved.
-    pub fn inherit_leg(&mut self, left: LegRecord, session: SessionId) -> UpstreamSocketId {
-        let place = usize::from(left.place);
+    pub fn inherit_leg(&mut self, saved: LegRecord, session: SessionId) -> UpstreamSocketId {
+        let place = usize::from(saved.place);
         self.branches[place].sessions += 1;
-        let Some(socket) = left.socket else {
+        let Some(socket) = saved.socket else {
             return self.branches[place].one_way;
         };
         self.open += 1;
         self.track(socket, place);
         if let Some(lease) = &mut self.by_socket[socket.0 as usize] {
             lease.session = Some(session);
-            lease.leg = left;
+            lease.leg = saved;
         }
         socket
     }
 
     /// Takes over a free port that another forwarder saved.
-    pub fn inherit_port(&mut self, left: SavedPort, cx: &mut Context<'_>) {
-        let place = usize::from(left.place);
+    pub fn inherit_port(&mut self, saved: SavedPort, cx: &mut Context<'_>) {
+        let place = usize::from(saved.place);
         if !self.is_leasing || place >= self.branches.len() {
-            return cx.close(left.port.socket);
+            return cx.close(saved.port.socket);
         }
         self.open += 1;
-        self.track(left.port.socket, place);
-        self.branches[place].ports.restore(left.port, cx.now());
+        self.track(saved.port.socket, place);
+        self.branches[place].ports.restore(saved.port, cx.now());
     }
 
     /// Returns the session that leases a socket, and the index of its upstream.

@@ -71,11 +71,11 @@ impl Worker {
     /// Fails if the socket cannot be registered with epoll; the socket is closed then.
     pub fn inherit_socket(
         &mut self,
-        left: &UpstreamSocketState,
+        saved: &UpstreamSocketState,
         upstream: UpstreamId,
         socket: UdpSocket,
     ) -> io::Result<Option<UpstreamSocketId>> {
-        self.upstream_sockets.inherit(left, upstream, socket)
+        self.upstream_sockets.inherit(saved, upstream, socket)
     }
 
     /// Gives a handler the state that its predecessor saved. The worker must not run yet.
