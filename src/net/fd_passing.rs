@@ -45,8 +45,8 @@ pub fn send_fds(stream: &UnixStream, fds: &[BorrowedFd<'_>], deadline: Instant) 
             ) {
                 Ok(_) => break,
                 Err(Errno::INTR) => {}
-                // A user may have no more descriptors in flight than one process may have open (too_many_unix_fds in the
-                // kernel). There is room again when the other side has received some.
+                // A user may have no more descriptors in flight than one process may have open (too_many_unix_fds in
+                // the kernel). There is room again when the other side has received some.
                 Err(Errno::TOOMANYREFS) => thread::sleep(CROWDED),
                 Err(error) => return Err(error.into()),
             }

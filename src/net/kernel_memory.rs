@@ -8,8 +8,8 @@
 use std::ops::Range;
 use std::ptr::NonNull;
 
-/// A fixed number of elements on the heap. References to them last no longer than a borrow of this value; raw pointers from
-/// [`KernelMemory::pointer`] stay valid until it is dropped, wherever it is moved.
+/// A fixed number of elements on the heap. References to them last no longer than a borrow of this value; raw pointers
+/// from [`KernelMemory::pointer`] stay valid until it is dropped, wherever it is moved.
 pub(super) struct KernelMemory<T> {
     elements: NonNull<[T]>,
 }
@@ -25,8 +25,8 @@ impl<T> KernelMemory<T> {
         }
     }
 
-    /// Returns a pointer to the element at `index`, or to the end. It may be followed, also to the elements behind it, while
-    /// no reference to them exists.
+    /// Returns a pointer to the element at `index`, or to the end. It may be followed, also to the elements behind it,
+    /// while no reference to them exists.
     ///
     /// # Panics
     /// Panics if `index` is larger than the number of elements.
@@ -48,8 +48,8 @@ impl<T> KernelMemory<T> {
     /// Returns all elements.
     #[inline]
     pub(super) fn all(&self) -> &[T] {
-        // SAFETY: the elements were initialised by the box. System calls write to them only in functions that borrow this
-        // value mutably.
+        // SAFETY: the elements were initialised by the box. System calls write to them only in functions that borrow
+        // this value mutably.
         unsafe { self.elements.as_ref() }
     }
 

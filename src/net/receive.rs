@@ -8,8 +8,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 
-// The system calls themselves: the C library's functions of the same names are cancellation points, which costs a process
-// with threads 15 ns each time (measured: 1.5 % of an exchange).
+// The system calls themselves: the C library's functions of the same names are cancellation points, which costs a
+// process with threads 15 ns each time (measured: 1.5 % of an exchange).
 use libc::syscall;
 
 use super::address::RawAddress;
@@ -48,7 +48,7 @@ pub struct Receiver {
     arena: KernelMemory<u8>,
     /// Headers that ask for the source address of each train.
     named: Headers,
-    /// Headers that do not ask for it: reporting it costs the kernel 3 to 10 % of a datagram's cost.
+    /// Headers that do not ask for it: reporting it is 3 to 10 % of the kernel's cost of a datagram.
     nameless: Headers,
     names: KernelMemory<RawAddress>,
     controls: KernelMemory<ReceiveControl>,
@@ -60,7 +60,8 @@ pub struct Receiver {
     with_names: bool,
 }
 
-// SAFETY: the raw pointers in the headers and vectors point only into memory of the same struct, which has no other user.
+// SAFETY: the raw pointers in the headers and vectors point only into memory of the same struct, which has no other
+// user.
 unsafe impl Send for Receiver {}
 
 /// The headers of a call.
@@ -172,8 +173,8 @@ impl Receiver {
         }
     }
 
-    /// Receives up to `max` trains (at most [`SLOTS`]) without waiting. Returns their number. Fewer than `max` mean that
-    /// the socket was drained, or that an error is pending which the next call will report.
+    /// Receives up to `max` trains (at most [`SLOTS`]) without waiting. Returns their number. Fewer than `max` mean
+    /// that the socket was drained, or that an error is pending which the next call will report.
     ///
     /// # Errors
     /// Returns the error of recvmmsg(2), which `errno::of_receive` classifies.
@@ -219,8 +220,8 @@ impl Receiver {
         Ok(received)
     }
 
-    /// Receives one datagram from one more socket, without source address and control messages. This costs half of a batch
-    /// of one. Returns 1, or 0 if no slot is free.
+    /// Receives one datagram from one more socket, without source address and control messages. This costs half of a
+    /// batch of one. Returns 1, or 0 if no slot is free.
     ///
     /// # Errors
     /// Returns the error of recvfrom(2); the slots keep what they held.
@@ -232,8 +233,8 @@ impl Receiver {
         let slot = self.arena.pointer(self.received * SLOT_BYTES);
         let none = std::ptr::null_mut::<libc::sockaddr>();
         let flags = libc::MSG_DONTWAIT;
-        // SAFETY: the descriptor is borrowed for the call, and the slot is writable for its length; without an address it
-        // is recv(2).
+        // SAFETY: the descriptor is borrowed for the call, and the slot is writable for its length; without an address
+        // it is recv(2).
         let len = unsafe { syscall(libc::SYS_recvfrom, fd, slot, SLOT_BYTES, flags, none, none) };
         let Ok(len) = u32::try_from(len) else {
             return Err(io::Error::last_os_error());
@@ -272,8 +273,8 @@ impl Receiver {
         }
     }
 
-    /// Returns the memory of all slots but the first [`SLOTS_FOR_LONG`] to the system, after a batch of long trains filled
-    /// it. The mutable borrow excludes that a slice of the arena is still in use.
+    /// Returns the memory of all slots but the first [`SLOTS_FOR_LONG`] to the system, after a batch of long trains
+    /// filled it. The mutable borrow excludes that a slice of the arena is still in use.
     pub fn release(&mut self) {
         let start = self.arena.pointer(SLOTS_FOR_LONG * SLOT_BYTES);
         let len = (SLOTS - SLOTS_FOR_LONG) * SLOT_BYTES;
@@ -281,8 +282,8 @@ impl Receiver {
         let skip = start.align_offset(PAGE_BYTES);
         let whole = len.saturating_sub(skip) / PAGE_BYTES * PAGE_BYTES;
         let first = start.wrapping_add(skip);
-        // SAFETY: the pages lie inside the arena, which is private anonymous memory and borrowed mutably here; afterwards
-        // they read as zeroes, which are bytes like any others.
+        // SAFETY: the pages lie inside the arena, which is private anonymous memory and borrowed mutably here;
+        // afterwards they read as zeroes, which are bytes like any others.
         unsafe { libc::madvise(first.cast(), whole, libc::MADV_DONTNEED) };
     }
 

@@ -42,8 +42,8 @@ pub struct Sender {
     copied: usize,
 }
 
-// SAFETY: the raw pointers are only followed during a `SendBatch`, which borrows both the sender and the payloads. Every batch
-// begins by clearing them.
+// SAFETY: the raw pointers are only followed during a `SendBatch`, which borrows both the sender and the payloads.
+// Every batch begins by clearing them.
 unsafe impl Send for Sender {}
 
 impl Default for Sender {
@@ -159,15 +159,15 @@ impl<'a> SendBatch<'_, 'a> {
         let fd = socket.as_fd().as_raw_fd();
         let count = number::to_u32(headers.len());
         let (headers, flags) = (headers.as_mut_ptr(), libc::MSG_DONTWAIT);
-        // SAFETY: each header points to a name, a control buffer and vectors of this sender, and the vectors to payloads
-        // that `'a` keeps alive; the kernel only reads them, and writes msg_len. Where a vector spans two payloads that lie
-        // next to each other, each byte of it belongs to one of them.
+        // SAFETY: each header points to a name, a control buffer and vectors of this sender, and the vectors to
+        // payloads that `'a` keeps alive; the kernel only reads them, and writes msg_len. Where a vector spans two
+        // payloads that lie next to each other, each byte of it belongs to one of them.
         let sent = unsafe { syscall(libc::SYS_sendmmsg, fd, headers, count, flags) };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
 
-    /// Returns the headers of all messages, each pointing to its vectors. These may have moved while they grew, so the headers
-    /// get the pointers only now.
+    /// Returns the headers of all messages, each pointing to its vectors. These may have moved while they grew, so the
+    /// headers get the pointers only now.
     #[inline]
     fn linked_headers(&mut self) -> &mut [libc::mmsghdr] {
         let sender = &mut *self.sender;
@@ -188,7 +188,8 @@ pub fn send_one(socket: impl AsFd, bytes: &[u8]) -> io::Result<()> {
     let fd = socket.as_fd().as_raw_fd();
     let (bytes, len) = (bytes.as_ptr(), bytes.len());
     let none = std::ptr::null::<libc::sockaddr>();
-    // SAFETY: the descriptor is borrowed for the call and `bytes` are readable for `len`; without an address it is send(2).
+    // SAFETY: the descriptor is borrowed for the call and `bytes` are readable for `len`; without an address it is
+    // send(2).
     let sent = unsafe {
         syscall(
             libc::SYS_sendto,
@@ -239,8 +240,9 @@ mod tests {
         control
     }
 
-    /// Every message of a full batch is read as it was written, whatever moved or was borrowed since: addresses, control
-    /// messages, copies that lie next to each other, and long pieces where they lie. Miri checks this under its aliasing rules.
+    /// Every message of a full batch is read as it was written, whatever moved or was borrowed since: addresses,
+    /// control messages, copies that lie next to each other, and long pieces where they lie. Miri checks this under its
+    /// aliasing rules.
     #[test]
     fn messages_are_read_as_written() {
         let long = vec![9_u8; COPY_MAX_BYTES + 1];

@@ -95,7 +95,8 @@ fn configure(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Res
     set_int(socket, level, discover, how)?;
     // Off, because a datagram to a group that only another socket of this host joined is not for this socket.
     set_int(socket, level, multicast_all, 0)?;
-    // Datagrams of a segmenting sender stay together (udp(7)). Kernels before 5.0 do not have it, and it is not required.
+    // Datagrams of a segmenting sender stay together (udp(7)). Kernels before 5.0 do not have it, and it is not
+    // required.
     let _ = set_int(socket, libc::SOL_UDP, libc::UDP_GRO, 1);
     Ok(())
 }
@@ -263,7 +264,7 @@ pub fn divert_new_datagrams(socket: &UdpSocket) -> io::Result<()> {
     socket.connect((ip, 1))
 }
 
-/// Blocks new datagrams for a socket, which keeps those that it holds. The means is a socket filter that accepts no
+/// Blocks new datagrams for a socket, which keeps those that it holds. It attaches a socket filter that accepts no
 /// byte. The kernel counts what still arrives as dropped.
 ///
 /// # Errors
