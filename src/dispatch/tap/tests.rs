@@ -333,8 +333,8 @@ fn a_reader_that_stands_still() {
     }
 }
 
-/// All pages are freed when their tap and its reader are gone, whichever goes first: those that were read and went back, that
-/// wait for the reader, and that are being filled.
+/// All pages are freed when their tap and its reader are gone, whichever goes first: those that were read and went
+/// back, that wait for the reader, and that are being filled.
 #[test]
 fn pages_are_freed_with_their_tap() {
     let arena = arena();
