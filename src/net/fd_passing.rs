@@ -279,7 +279,7 @@ mod tests {
     /// not apply to root, so root gives up the capabilities.
     #[test]
     #[cfg_attr(miri, ignore = "it makes system calls")]
-    fn a_crowd_is_waited_for() {
+    fn sending_waits_for_room() {
         let give_up = [
             "setpriv",
             "--bounding-set=-sys_resource,-sys_admin",
@@ -288,7 +288,7 @@ mod tests {
         ];
         let is_root = rustix::process::geteuid().is_root();
         if !is_inside(
-            "a_crowd_is_waited_for",
+            "sending_waits_for_room",
             if is_root { &give_up } else { &give_up[2..] },
         ) {
             return;
