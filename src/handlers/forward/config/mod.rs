@@ -49,7 +49,7 @@ pub struct UpstreamOptions {
     pub proxy: bool,
     /// The maximum rate of datagrams, over all workers.
     pub max_rate: Option<Rate>,
-    /// Whether the upstream gets no new sessions.
+    /// Whether the upstream gets nothing new. Existing sessions continue.
     pub drain: bool,
     /// Whether the upstream gets datagrams only while no other one is alive.
     pub backup: bool,
