@@ -16,7 +16,8 @@ pub fn add_level(epoll: &Registry, socket: impl AsFd, token: u64) -> io::Result<
         events: libc::EPOLLIN as u32,
         u64: token,
     };
-    let (epoll, socket) = (epoll.as_raw_fd(), socket.as_fd().as_raw_fd());
+    let epoll = epoll.as_raw_fd();
+    let socket = socket.as_fd().as_raw_fd();
     // SAFETY: both descriptors are open, since their owners are borrowed for the call. `event` is a readable
     // epoll_event.
     match unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, socket, &raw mut event) } {

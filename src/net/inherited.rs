@@ -102,7 +102,8 @@ pub fn identify(fd: OwnedFd) -> Result<Identified, Unfit> {
     }
     // ENOENT as a rule: there is no filter.
     let _ = options.detach_filter();
-    let (reuse_port, cookie) = (options.reuse_port()?, options.cookie()?);
+    let reuse_port = options.reuse_port()?;
+    let cookie = options.cookie()?;
     socket.set_nonblocking(true)?;
     Ok(Identified {
         socket,

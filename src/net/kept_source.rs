@@ -72,7 +72,8 @@ fn leave_table(socket: &Socket) -> io::Result<()> {
         sa_family: family(libc::AF_UNSPEC),
         sa_data: [0; 14],
     };
-    let (fd, len) = (socket.as_raw_fd(), socklen::<libc::sockaddr>());
+    let fd = socket.as_raw_fd();
+    let len = socklen::<libc::sockaddr>();
     // SAFETY: the descriptor is borrowed for the call and `unspecified` is a readable sockaddr of `len` bytes.
     match unsafe { libc::connect(fd, &raw const unspecified, len) } {
         0 => Ok(()),

@@ -208,7 +208,8 @@ impl Receiver {
         let fd = socket.as_fd().as_raw_fd();
         let headers = self.free_headers(max);
         let count = number::to_u32(headers.len());
-        let (headers, flags) = (headers.as_mut_ptr(), libc::MSG_DONTWAIT);
+        let headers = headers.as_mut_ptr();
+        let flags = libc::MSG_DONTWAIT;
         let forever = std::ptr::null::<libc::timespec>();
         // SAFETY: the headers point to names, vectors, controls and arena slots that this struct owns, with their
         // lengths, and there are `count` of them; nothing else refers to them during the call.

@@ -158,7 +158,8 @@ impl<'a> SendBatch<'_, 'a> {
         let headers = &mut self.linked_headers()[first..];
         let fd = socket.as_fd().as_raw_fd();
         let count = number::to_u32(headers.len());
-        let (headers, flags) = (headers.as_mut_ptr(), libc::MSG_DONTWAIT);
+        let headers = headers.as_mut_ptr();
+        let flags = libc::MSG_DONTWAIT;
         // SAFETY: each header points to a name, a control buffer and vectors of this sender, and the vectors to
         // payloads that `'a` keeps alive; the kernel only reads them, and writes msg_len. Where a vector spans two
         // payloads that lie next to each other, each byte of it belongs to one of them.
@@ -186,7 +187,8 @@ impl<'a> SendBatch<'_, 'a> {
 /// Returns the error of sendto(2).
 pub fn send_one(socket: impl AsFd, bytes: &[u8]) -> io::Result<()> {
     let fd = socket.as_fd().as_raw_fd();
-    let (bytes, len) = (bytes.as_ptr(), bytes.len());
+    let len = bytes.len();
+    let bytes = bytes.as_ptr();
     let none = std::ptr::null::<libc::sockaddr>();
     // SAFETY: the descriptor is borrowed for the call and `bytes` are readable for `len`; without an address it is
     // send(2).

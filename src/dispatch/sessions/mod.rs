@@ -283,7 +283,8 @@ impl Sessions {
 
     /// Returns a session that has expired. The caller removes it and calls again until there is none.
     pub fn expired(&mut self, now: Time) -> Option<SessionId> {
-        let (idle, unreplied) = (self.idle_ns, self.unreplied_ns);
+        let idle = self.idle_ns;
+        let unreplied = self.unreplied_ns;
         let deadline = |session: &Session| {
             let record = &session.record;
             let lifetime = if record.is_assured { idle } else { unreplied };

@@ -13,8 +13,7 @@ use crate::number;
 const CLOSES_MAX: usize = 256;
 /// The time between two searches for unused ports.
 const SHRINK_NS: u64 = 1_000_000_000;
-/// The time to the next search if the last one found more ports than it may close. Other programs may be waiting for
-/// ports.
+/// The time to the next search if the last one found more ports than it may close. Other workers may need the ports.
 const SHRINK_ON_NS: u64 = 10_000_000;
 
 /// The lease state of one socket.
@@ -59,17 +58,14 @@ impl SourcePorts {
         upstreams: impl Iterator<Item = (UpstreamId, UpstreamSocketId)>,
         is_leasing: bool,
     ) -> SourcePorts {
-        let branch = |(id, one_way)| {
-            let (ports, last_failure) = (FreePorts::default(), DropReason::NoPort);
-            Branch {
-                id,
-                one_way,
-                ports,
-                last_failure,
-                generation: 0,
-                sessions: 0,
-                replies: 0,
-            }
+        let branch = |(id, one_way)| Branch {
+            id,
+            one_way,
+            ports: FreePorts::default(),
+            last_failure: DropReason::NoPort,
+            generation: 0,
+            sessions: 0,
+            replies: 0,
         };
         let branches = upstreams.map(branch).collect::<Vec<_>>();
         let mut source_ports = SourcePorts {
