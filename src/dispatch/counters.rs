@@ -336,7 +336,7 @@ mod tests {
         assert_eq!(shared.row(), ThingCounts { open: 0, broken: 1 });
     }
 
-    /// Counts of an errno are added up. What has not grown is left out of a difference.
+    /// The counts of an errno are added up. An errno that has not grown is left out of a difference.
     #[test]
     fn errnos() {
         let early: ErrnoCounts = [(1, 2), (3, 4)].into_iter().collect();

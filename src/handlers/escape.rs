@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::config::diagnostics::is_unprintable;
 
-/// Appends bytes as text, escaped as in a Rust string. Bytes that are not UTF-8 are escaped. So are characters that
+/// Appends bytes as text, escaped as in a Rust string. Bytes that are not UTF-8 are escaped, and so are characters that
 /// would move a terminal's cursor, begin an escape sequence, change the reading direction or end the line.
 ///
 /// # Errors

@@ -1,8 +1,8 @@
 //! Control messages: the data that the kernel reports beside the payload, and the options of a send call.
 //!
-//! They are read and written as bytes, and every length is checked. So this file needs no unsafe code, and arbitrary
-//! bytes do no harm. The layout is that of cmsg(3): struct cmsghdr is a usize length and two ints, and data is aligned
-//! to usize.
+//! They are read and written as bytes, and every length is checked. Therefore this file needs no unsafe code, and
+//! arbitrary bytes do no harm. The layout is that of cmsg(3): struct cmsghdr is a usize length and two ints, and data
+//! is aligned to usize.
 
 use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(drain(&socket, |_| seen += 1).unwrap(), ERRORS_MAX);
         assert_eq!(drain(&socket, |_| seen += 1).unwrap(), sent - ERRORS_MAX);
         assert_eq!(seen, sent);
-        // And the socket itself has none left.
+        // The socket itself has no error left.
         assert!(socket.send(b"anybody?").is_ok());
     }
 }

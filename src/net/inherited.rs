@@ -33,8 +33,8 @@ fn take_one(fd: RawFd) -> Option<OwnedFd> {
     if unsafe { libc::fcntl(fd, libc::F_SETFD, flags | libc::FD_CLOEXEC) } < 0 {
         return None;
     }
-    // SAFETY: the descriptor is open and was not closed on exec, as everything is that this process opens. So it was
-    // inherited and has no owner here. The flag is set now, so no second call takes it.
+    // SAFETY: the descriptor is open and was not closed on exec, as everything is that this process opens. Therefore it
+    // was inherited and has no owner here. The flag is set now, so no second call takes it.
     Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

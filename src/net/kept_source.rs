@@ -36,8 +36,9 @@ const UNUSED_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 /// An address of the discard-only prefix (RFC 6666).
 const UNUSED_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
 
-/// Opens a raw socket that is to be connected to an upstream. What is sent through it begins with a UDP header and
-/// names its source in `Sending::from`. The socket never receives; `receives` and `source` of the options are ignored.
+/// Opens a raw socket that is to be connected to an upstream. Each message sent through it begins with a UDP header,
+/// and names its source in `Sending::from`. The socket never receives; `receives` and `source` of the options are
+/// ignored.
 ///
 /// # Errors
 /// Returns EPERM where the capability is missing, for which [`hint`] returns an explanation, or another error of the

@@ -1,9 +1,10 @@
 //! Memory that system calls reach through pointers which are kept from call to call.
 //!
 //! The headers of recvmmsg(2) point to names, control buffers and slots. Setting these pointers for each call takes 150
-//! ns for 128 headers. That adds 37 % to a turn that receives one datagram (measured on loopback). So the pointers are
-//! kept, and the memory behind them is owned by a raw pointer. A `Box` is the only valid way to its content: whenever
-//! it is moved or borrowed mutably, every pointer kept elsewhere becomes invalid (Stacked Borrows and Tree Borrows).
+//! ns for 128 headers. That adds 37 % to a turn that receives one datagram (measured on loopback). Therefore the
+//! pointers are kept, and the memory behind them is owned by a raw pointer. A `Box` is the only valid way to its
+//! content: whenever it is moved or borrowed mutably, every pointer kept elsewhere becomes invalid (Stacked Borrows and
+//! Tree Borrows).
 
 use std::ops::Range;
 use std::ptr::NonNull;

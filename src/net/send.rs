@@ -278,7 +278,8 @@ mod tests {
         }
     }
 
-    /// What does not fit into the copies is sent from where it lies, and a message without pieces has no vectors.
+    /// A piece that does not fit into the copies is sent from where it lies, and a message without pieces has no
+    /// vectors.
     #[test]
     fn full_copies_are_passed_over() {
         let piece = [7; COPY_MAX_BYTES];
