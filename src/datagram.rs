@@ -1,8 +1,8 @@
 //! One received datagram, and the train in which the kernel may have delivered it.
 //!
-//! A train is what generic receive offload delivers: several datagrams of one flow, stored back to back in one
-//! buffer. All of them have the same size, except the last, which may be shorter. A lone datagram is a train of one.
-//! Handlers that need not inspect each datagram (a forwarder) work on trains. All others work on [`Datagram`]s.
+//! Generic receive offload delivers trains: several datagrams of one flow, stored back to back in one buffer. All of
+//! them have the same size, except the last, which may be shorter. A lone datagram is a train of one. Handlers that
+//! need not inspect each datagram (a forwarder) work on trains. All others work on [`Datagram`]s.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -27,7 +27,7 @@ pub enum Region {
     Scratch,
 }
 
-/// What the kernel reported about a train. It applies to each datagram of the train.
+/// The data that the kernel reported about a train. It applies to each datagram of the train.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Envelope {
     /// The sender's address.
@@ -38,11 +38,11 @@ pub struct Envelope {
     /// The address of this host that a reply leaves from. It is `dst` itself, or the interface's address when `dst`
     /// is a group or a broadcast address.
     pub local: SocketAddr,
-    /// The index of the interface that the train arrived on, or 0 if no route of the listener asked for it.
+    /// The index of the interface that the train arrived on, or 0 if no route of the listener needs it.
     pub interface: u32,
-    /// The TTL or hop limit on arrival, if a handler of the listener asked for it.
+    /// The TTL or hop limit on arrival, if a handler of the listener needs it.
     pub ttl: Option<u8>,
-    /// The time at which the kernel received the train, in nanoseconds since 1970, if it was asked for.
+    /// The time at which the kernel received the train, in nanoseconds since 1970, if the listener needs it.
     pub time_ns: Option<u64>,
 }
 
@@ -56,7 +56,7 @@ impl Envelope {
 /// Consecutive datagrams of one flow, back to back in the arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Train {
-    /// What the kernel reported about all datagrams of the train.
+    /// The data that the kernel reported about all datagrams of the train.
     pub envelope: Envelope,
     /// The bytes of all datagrams.
     pub span: Span,

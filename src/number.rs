@@ -1,7 +1,7 @@
-//! Conversions between integers where a limit keeps the number that the type alone would not.
+//! Conversions between integers that are lossless because of a limit, which the types alone do not ensure.
 //!
-//! Each conversion is checked in builds with debug assertions, which all tests are. In a release build it costs nothing. The
-//! limit stands next to its use, or next to its definition as a `const` assertion.
+//! Each conversion is checked in builds with debug assertions, which all tests are. In a release build it costs
+//! nothing. The limit stands next to its use, or next to its definition as a `const` assertion.
 
 const _: () = assert!(
     usize::BITS == 64,

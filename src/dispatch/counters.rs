@@ -1,6 +1,6 @@
-//! Declares counters. One declaration gives a counter its field, JSON key, words, kind and metric. `counters!` generates
-//! the struct, its arithmetic and the list of its fields from it. Views walk that list: metrics, `status`, `top`, the
-//! page and the table of the ledger. A new counter is one declaration and its increment.
+//! Declares counters. One declaration gives a counter its field, JSON key, label, kind and metric. `counters!`
+//! generates the struct, its arithmetic and the list of its fields from it. Views walk that list: metrics, `status`,
+//! `top`, the page and the table of the ledger. A new counter is one declaration and its increment.
 //!
 //! The fields are plain `u64`, which one worker owns and increments.
 
@@ -13,16 +13,16 @@ use serde::{Deserialize, Serialize};
 pub struct CounterField {
     /// The key in JSON, which is also the name of the field.
     pub key: &'static str,
-    /// The words in tables: the heading of a column, or what follows a number.
+    /// The text in tables: the heading of a column, or the text behind a number.
     pub label: &'static str,
-    /// What is counted, in one sentence. This is the doc comment of the field.
+    /// The meaning of the counter in one sentence. This is the doc comment of the field.
     pub help: &'static str,
     /// Whether the value only grows.
     pub kind: CounterKind,
     /// The metric that exports the counter.
     pub metric: Option<CounterMetric>,
-    /// What follows the number in a note below the row of the ledger's table. A counter with a note has no column of its
-    /// own. The note is shown if the value is not 0, and says what to do about it.
+    /// The text behind the number in a note below the row of the ledger's table. A counter with a note has no column of
+    /// its own. The note is shown if the value is not 0, and names the remedy.
     pub note: Option<&'static str>,
     /// The key that processes of the former version read and write, if it differs.
     pub former_key: Option<&'static str>,
@@ -336,7 +336,7 @@ mod tests {
         assert_eq!(shared.row(), ThingCounts { open: 0, broken: 1 });
     }
 
-    /// Counts of an errno are added up. What has not grown is left out of a difference.
+    /// The counts of an errno are added up. An errno that has not grown is left out of a difference.
     #[test]
     fn errnos() {
         let early: ErrnoCounts = [(1, 2), (3, 4)].into_iter().collect();

@@ -1,5 +1,6 @@
-//! Takes what a listener received, finds the route of each datagram, gives runs of equal route to the handlers, and
-//! keeps the ledger. All decisions of the data plane are made here. The worker around it only moves bytes.
+//! The dispatcher of a worker. It takes the datagrams that a listener received and finds the route of each. It passes
+//! runs of datagrams with the same route to the handlers, and keeps the ledger. All decisions of the data plane are
+//! made here. The worker around it only moves bytes.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use super::outbox::Outbox;
 use super::reply_policy::ReplyFilter;
 use super::route_table::RouteId;
 use super::saved_state::SavedState;
-use super::sessions::page::{SessionCursor, SessionPage, Wanted};
+use super::sessions::page::{PageQuery, SessionCursor, SessionPage};
 use super::sink::SinkCounts;
 use super::tap::{self, Direction, TapSource, Taps};
 use super::time::Time;
@@ -26,8 +27,8 @@ use super::upstream_event::UpstreamEvent;
 use super::verdict::DropReason;
 use crate::number;
 
-/// The route number in the context of calls that no datagram of a route has caused.
-const NOWHERE: RouteId = RouteId(u32::MAX);
+/// The route number in the context of calls that no received datagram has caused.
+const NO_ROUTE: RouteId = RouteId(u32::MAX);
 
 /// The dispatcher of one worker.
 pub struct Dispatcher {
@@ -44,17 +45,17 @@ pub struct Dispatcher {
     outbox: Outbox,
     ledger: Ledger,
     drops: Drops,
-    /// For a route with several handlers: the datagrams that all handlers so far have dropped.
+    /// The datagrams of the current run that every handler so far has dropped.
     common: Drops,
     /// The handlers that received datagrams this turn or kept output. There are few, so a list is faster than a set.
     touched: Vec<HandlerId>,
     timers: Timers,
     taps: Taps,
-    /// What was handled this turn and when the kernel received it. `None` if latency is not measured.
+    /// The datagrams that this turn has handled, with their receive times. `None` if latency is not measured.
     latency: Option<LatencyProbe>,
 }
 
-/// What a dispatcher is made of.
+/// The parts of a dispatcher.
 pub struct DispatcherParts {
     /// The listeners of the worker, by local number.
     pub listeners: Vec<ListenerRouting>,
@@ -64,7 +65,7 @@ pub struct DispatcherParts {
     pub handlers: Vec<Box<dyn Handler>>,
     /// The addresses that no handler may reply to.
     pub reply_filter: Arc<ReplyFilter>,
-    /// The names for the numbers in what the dispatcher reports.
+    /// The names of routes, handlers and upstreams, for reports.
     pub names: Arc<Names>,
     /// The number of listeners in the whole configuration.
     pub listener_total: usize,
@@ -103,8 +104,7 @@ impl Dispatcher {
         }
     }
 
-    /// Records from now on when these prefixes of a route were last seen.
-    ///
+    /// Starts to record when each of these prefixes of a route was last seen.
     ///
     /// # Panics
     ///
@@ -127,8 +127,8 @@ impl Dispatcher {
         self.latency.is_some()
     }
 
-    /// Records the latency of what this turn handled, once it has been sent. `now_ns` is the time of day in
-    /// nanoseconds since 1970.
+    /// Records the latency of the datagrams that this turn has handled. The caller has flushed the outbox. `now_ns` is
+    /// the time of day in nanoseconds since 1970.
     pub fn settle_latency(&mut self, now_ns: u64) {
         if let (Some(latency), Some(histogram)) = (&mut self.latency, &mut self.ledger.latency) {
             latency.settle(now_ns, histogram);
@@ -141,8 +141,8 @@ impl Dispatcher {
         &mut self.taps
     }
 
-    /// Dispatches what one receive call of a listener returned. Afterwards, the outbox holds spans of the batch's
-    /// arena.
+    /// Dispatches the datagrams that one receive call of a listener returned. Afterwards, the outbox holds spans of the
+    /// batch's arena.
     pub fn dispatch(
         &mut self,
         listener: LocalListener,
@@ -253,7 +253,7 @@ impl Dispatcher {
     }
 
     /// Calls the handlers whose deadline has passed.
-    pub fn time(&mut self, sockets: &mut dyn SocketTable) {
+    pub fn run_timers(&mut self, sockets: &mut dyn SocketTable) {
         self.timers.first(&self.handlers);
         for handler in (0..self.handlers.len()).map(HandlerId::new) {
             if self.timers.is_due(handler, self.now) {
@@ -263,7 +263,7 @@ impl Dispatcher {
         self.timers.settle(&self.handlers);
     }
 
-    /// Returns when [`Dispatcher::time`] must be called next, or `None` if no handler has a deadline.
+    /// Returns when [`Dispatcher::run_timers`] must be called next, or `None` if no handler has a deadline.
     pub fn deadline(&mut self) -> Option<Time> {
         self.timers.first(&self.handlers)
     }
@@ -288,7 +288,7 @@ impl Dispatcher {
             reply_filter: &self.reply_filter,
             names: &self.names,
             handler: to,
-            route: NOWHERE,
+            route: NO_ROUTE,
             listener: LocalListener::NONE,
             now: self.now,
             arena: &[],
@@ -298,8 +298,8 @@ impl Dispatcher {
         self.timers.called(to);
     }
 
-    /// Calls a handler with upstreams. Other handlers have no sockets, upstreams or timers, so nothing can happen to
-    /// them.
+    /// Calls a handler with upstreams. Other handlers have no sockets, upstreams or timers, so the call has no effect
+    /// on them.
     fn with_forwarding(
         &mut self,
         to: HandlerId,
@@ -341,7 +341,7 @@ impl Dispatcher {
         self.taps.end();
     }
 
-    /// Returns what the turn wants to send, and the ledger that records the result.
+    /// Returns the outbox with everything that the turn sends, and the ledger that records the result.
     pub fn sending(&mut self) -> (&mut Outbox, &mut Ledger) {
         (&mut self.outbox, &mut self.ledger)
     }
@@ -386,23 +386,23 @@ impl Dispatcher {
             .collect()
     }
 
-    /// Returns a page of the handlers' sessions, from the cursor in `wanted`.
-    pub fn sessions(&self, wanted: &Wanted, now: Time) -> SessionPage {
-        let mut page = SessionPage::new(wanted, now);
-        let mut from = wanted.from;
-        if let Some(only) = wanted.handler {
+    /// Returns a page of the handlers' sessions, from the cursor in `query`.
+    pub fn sessions(&self, query: &PageQuery, now: Time) -> SessionPage {
+        let mut page = SessionPage::new(query, now);
+        let mut from = query.from;
+        if let Some(only) = query.handler {
             from.handler = from.handler.max(only);
         }
-        let is_wanted = |handler: &HandlerId| wanted.handler.is_none_or(|only| only == *handler);
+        let is_listed = |handler: &HandlerId| query.handler.is_none_or(|only| only == *handler);
         let last = number::to_u32(self.handlers.len());
-        for handler in (from.handler.0..last).map(HandlerId).filter(is_wanted) {
+        for handler in (from.handler.0..last).map(HandlerId).filter(is_listed) {
             let first = if handler == from.handler {
                 from.place
             } else {
                 0
             };
             let forwarding = self.handlers[handler.index()].forwarding();
-            let next = forwarding.and_then(|one| one.look_at_sessions(handler, first, &mut page));
+            let next = forwarding.and_then(|one| one.list_sessions(handler, first, &mut page));
             if let Some(place) = next {
                 page.next = Some(SessionCursor { handler, place });
                 break;
@@ -469,7 +469,7 @@ impl Dispatcher {
     }
 }
 
-/// Describes to the taps what a listener received.
+/// Returns the origin of datagrams that a listener received, for the taps.
 fn received(listener: ListenerId, route: Result<Option<RouteId>, DropReason>) -> TapSource {
     TapSource {
         direction: Direction::Request,

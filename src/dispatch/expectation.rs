@@ -1,5 +1,5 @@
-//! Last-seen times of the source prefixes that a route expects datagrams from. A route without expectations has none
-//! of this and no cost.
+//! Last-seen times of the source prefixes that a route expects datagrams from. A route without expectations has no such
+//! record, and no cost.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -19,8 +19,8 @@ pub struct Expectations {
     prefixes: Vec<Prefix>,
     /// The time at which each prefix was last seen; zero if never.
     last_seen: Vec<Time>,
-    /// The prefixes that are checked in the current batch.
-    wanted: Vec<usize>,
+    /// The indexes of the prefixes that the current batch has not matched yet.
+    pending: Vec<usize>,
     /// No prefix is checked before this time.
     recheck_at: Time,
 }
@@ -60,11 +60,11 @@ impl Expectations {
     /// Creates the expectations for these prefixes, none of which has been seen.
     pub fn new(prefixes: &[IpNet]) -> Expectations {
         let last_seen = vec![Time::default(); prefixes.len()];
-        let wanted = Vec::with_capacity(prefixes.len());
+        let pending = Vec::with_capacity(prefixes.len());
         Expectations {
             prefixes: prefixes.iter().map(Prefix::of).collect(),
             last_seen,
-            wanted,
+            pending,
             recheck_at: Time::default(),
         }
     }
@@ -82,16 +82,16 @@ impl Expectations {
         let Expectations {
             prefixes,
             last_seen,
-            wanted,
+            pending,
             recheck_at,
         } = self;
-        wanted.clear();
-        wanted.extend((0..prefixes.len()).filter(|place| {
+        pending.clear();
+        pending.extend((0..prefixes.len()).filter(|place| {
             last_seen[*place] == Time::default() || last_seen[*place].after(RECHECK_INTERVAL) <= now
         }));
         for train in trains {
             let ip = train.envelope.src.ip();
-            wanted.retain(|place| {
+            pending.retain(|place| {
                 let is_seen = prefixes[*place].contains(ip);
                 if is_seen {
                     // Zero means never.
@@ -99,11 +99,11 @@ impl Expectations {
                 }
                 !is_seen
             });
-            if wanted.is_empty() {
+            if pending.is_empty() {
                 break;
             }
         }
-        if wanted.is_empty() {
+        if pending.is_empty() {
             *recheck_at = last_seen
                 .iter()
                 .min()
@@ -164,7 +164,11 @@ mod tests {
             [ms(101), ms(50), ms(101), ms(101)]
         );
         expectations.note(&[train("10.1.0.1:1")], ms(149));
-        assert_eq!(expectations.last_seen()[1], ms(50), "it rests");
+        assert_eq!(
+            expectations.last_seen()[1],
+            ms(50),
+            "it was checked less than 100 ms ago"
+        );
         expectations.note(&[train("10.1.0.1:1")], ms(150));
         assert_eq!(expectations.last_seen()[1], ms(150));
         expectations.note(&[train("10.1.0.1:1")], ms(201));

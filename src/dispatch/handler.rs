@@ -53,7 +53,7 @@ pub trait Handler: Send {
     }
 }
 
-/// What a handler with upstreams does besides handling the datagrams of its routes.
+/// The further methods of a handler with upstreams.
 pub trait Forwarding {
     /// Handles replies that an upstream sent to a socket that the handler has opened.
     fn on_reply(&mut self, socket: UpstreamSocketId, batch: &Batch<'_>, cx: &mut Context<'_>) {
@@ -95,31 +95,25 @@ pub trait Forwarding {
 
     /// Adds sessions to the page, starting at the place `from` of the handler's table, until the page is full.
     /// `handler` is the handler's own number. Returns the place to continue at, or `None` after the last session.
-    fn look_at_sessions(
-        &self,
-        handler: HandlerId,
-        from: u32,
-        page: &mut SessionPage,
-    ) -> Option<u32> {
+    fn list_sessions(&self, handler: HandlerId, from: u32, page: &mut SessionPage) -> Option<u32> {
         let _ = (handler, from, page);
         None
     }
 }
 
-/// Errors on a socket towards an upstream.
+/// An error on a socket towards an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
-    /// An ICMP error reported the loss of something that was sent there. The value is the errno that stands for it.
+    /// An ICMP error reported that a datagram sent on the socket was lost. The value is the errno of the error.
     Reported(i32),
     /// The socket cannot send any more, because the address that it sends from has been removed.
     Broken,
 }
 
-/// Opens and closes sockets towards upstreams while the handlers run. A worker has real sockets, other users have
-/// numbers.
+/// Opens and closes sockets towards upstreams while the handlers run. A worker has real sockets; tests and `explain`
+/// have numbers only.
 pub trait SocketTable {
     /// Opens a socket to the upstream. Its replies go to the handler that owns the upstream.
-    ///
     ///
     /// # Errors
     ///
@@ -135,8 +129,8 @@ pub trait SocketTable {
         None
     }
 
-    /// Discards what is queued on a socket that has left quarantine. It was meant for the previous user of the
-    /// socket.
+    /// Discards the datagrams that are queued on a socket that has left quarantine. They were meant for the previous
+    /// session on the socket.
     fn discard_queue(&mut self, socket: UpstreamSocketId, now: Time) {
         let _ = (socket, now);
     }
@@ -198,7 +192,6 @@ impl<'a> Batch<'a> {
     }
 
     /// Returns the bytes of a train or of one of its datagrams.
-    ///
     ///
     /// # Panics
     ///
@@ -276,7 +269,7 @@ pub struct ReplyPath {
     pub interface: u32,
 }
 
-/// What a handler may use during a call.
+/// Everything that a handler may use during a call.
 pub struct Context<'a> {
     pub(super) outbox: &'a mut Outbox,
     pub(super) drops: &'a mut Drops,
@@ -300,7 +293,10 @@ impl Context<'_> {
             if self.drops.0.last().is_none_or(|last| last.0 < index) {
                 self.drops.0.push((index, reason));
             } else {
-                debug_assert!(false, "verdicts come once a datagram and in order");
+                debug_assert!(
+                    false,
+                    "each datagram has one verdict, and verdicts come in order"
+                );
             }
         }
     }
@@ -371,7 +367,6 @@ impl Context<'_> {
 
     /// Copies bytes that the handler made, one part after the other. The copy is valid until it is sent.
     ///
-    ///
     /// # Errors
     ///
     /// Returns [`DropReason::OutboxFull`] if the scratch space of this turn has no room for the bytes.
@@ -386,7 +381,6 @@ impl Context<'_> {
 
     /// Opens a socket to one of the handler's upstreams.
     ///
-    ///
     /// # Errors
     ///
     /// Returns the reason of `SocketTable::open` if no socket can be opened.
@@ -399,13 +393,12 @@ impl Context<'_> {
         self.sockets.close(socket);
     }
 
-    /// Discards what is queued on a socket that has left quarantine, before it is used again.
+    /// Discards the datagrams that are queued on a socket that has left quarantine, before it is used again.
     pub fn discard_queue(&mut self, socket: UpstreamSocketId) {
         self.sockets.discard_queue(socket, self.now);
     }
 
     /// Returns the TTL of a reply to the sender of `envelope`; `None` stands for the socket's default.
-    ///
     ///
     /// # Errors
     ///

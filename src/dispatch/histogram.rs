@@ -70,7 +70,7 @@ impl Histogram {
             .enumerate()
             .scan(0, |sum, (place, count)| {
                 *sum += count;
-                Some((border_us(place), *sum))
+                Some((bound_us(place), *sum))
             })
     }
 
@@ -81,7 +81,7 @@ impl Histogram {
         let rank = (count * u128::from(per_mille)).div_ceil(1_000).max(1);
         self.up_to()
             .find(|(_, sum)| u128::from(*sum) >= rank)
-            .map(|(border, _)| border)
+            .map(|(bound, _)| bound)
     }
 }
 
@@ -98,7 +98,7 @@ fn place(duration_ns: u64) -> usize {
 }
 
 /// Returns the upper bound of a bucket in microseconds.
-fn border_us(place: usize) -> u64 {
+fn bound_us(place: usize) -> u64 {
     let place = number::to_u32(place);
     let row = place / PER_DOUBLING;
     let within = place % PER_DOUBLING;
@@ -113,17 +113,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The bounds are those that the documentation promises: steps of 1 µs, then four for each doubling, up to above
-    /// 10 s.
+    /// The bounds are those that the documentation promises: steps of 1 µs, then four for each doubling, up to above 10
+    /// s.
     #[test]
-    fn borders() {
-        let borders: Vec<u64> = (0..BUCKETS).map(border_us).collect();
+    fn bounds() {
+        let bounds: Vec<u64> = (0..BUCKETS).map(bound_us).collect();
         assert_eq!(
-            borders[..14],
+            bounds[..14],
             [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24]
         );
-        assert_eq!(borders[BUCKETS - 2..], [8_388_608, 10_485_760]);
-        for pair in borders[4..].windows(2) {
+        assert_eq!(bounds[BUCKETS - 2..], [8_388_608, 10_485_760]);
+        for pair in bounds[4..].windows(2) {
             assert!(
                 pair[0] < pair[1] && (pair[1] - pair[0]) * 4 <= pair[0],
                 "{pair:?}"
@@ -151,12 +151,12 @@ mod tests {
             prop_assert_eq!(one.count(), all.len() as u64);
             let sum: u64 = all.iter().sum();
             prop_assert!((one.sum_seconds() - sum as f64 / 1e9).abs() < 1e-6);
-            for (border, up_to) in one.up_to() {
-                prop_assert_eq!(up_to, all.iter().filter(|duration| **duration <= border * 1_000).count() as u64);
+            for (bound, up_to) in one.up_to() {
+                prop_assert_eq!(up_to, all.iter().filter(|duration| **duration <= bound * 1_000).count() as u64);
             }
             let rank = (all.len() as u64 * per_mille).div_ceil(1_000).max(1) as usize;
             let exact = all.get(rank - 1).copied();
-            let first = exact.and_then(|exact| (0..BUCKETS).map(border_us).find(|border| border * 1_000 >= exact));
+            let first = exact.and_then(|exact| (0..BUCKETS).map(bound_us).find(|bound| bound * 1_000 >= exact));
             prop_assert_eq!(one.quantile_us(per_mille), first);
         }
     }

@@ -1,5 +1,5 @@
-//! Latency of datagrams in the daemon. Datagrams are noted while they are handled and settled after the turn's flush
-//! has sent what they caused. A turn therefore reads the clock once.
+//! Latency of datagrams in the daemon. Datagrams are noted while they are handled, and their latency is recorded after
+//! the flush of the turn. A turn therefore reads the clock once.
 
 use super::histogram::Histogram;
 use super::verdict::DropReason;
@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn as_datagram_by_datagram() {
         let random = &mut Random::new(7);
-        let nobody = SocketAddr::from(([192, 0, 2, 1], 53));
+        let address = SocketAddr::from(([192, 0, 2, 1], 53));
         for _ in 0..2_000 {
             let mut probe = LatencyProbe::default();
             let mut histogram = Histogram::default();
@@ -66,9 +66,9 @@ mod tests {
                 for _ in 0..random.below(6) {
                     let time_ns = (random.below(5) > 0).then(|| random.below(1_100_000_000) as u64);
                     let envelope = Envelope {
-                        src: nobody,
-                        dst: nobody,
-                        local: nobody,
+                        src: address,
+                        dst: address,
+                        local: address,
                         interface: 0,
                         ttl: None,
                         time_ns,

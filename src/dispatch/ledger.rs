@@ -1,5 +1,5 @@
-//! The ledger: the number of datagrams received, and what became of each. Law 3 (ARCHITECTURE.md) holds in every row
-//! at every moment:
+//! The ledger: how many datagrams were received, handled and dropped. Law 3 (ARCHITECTURE.md) holds in every row at
+//! every moment:
 //!
 //! > received = handled + Σ dropped\[reason\] + in flight
 //!
@@ -95,7 +95,7 @@ impl Ledger {
     }
 
     /// Counts replies of an upstream that arrived when no handler expected them any more.
-    pub fn late(&mut self, handler: HandlerId, upstream: UpstreamId, replies: u64) {
+    pub fn count_late_replies(&mut self, handler: HandlerId, upstream: UpstreamId, replies: u64) {
         self.handlers[handler.index()]
             .replies
             .refuse(replies, DropReason::LateReply);

@@ -1,4 +1,5 @@
-//! How the datagrams of one listener find their route, and which copies of a datagram to many the listener handles.
+//! The routing of one listener: the lookup of routes, and the copies of a broadcast or multicast datagram that the
+//! listener handles.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use super::route_table::{PortTable, RouteId};
 use super::verdict::DropReason;
 use crate::datagram::Envelope;
 
-/// How a listener's datagrams find their route.
+/// The way in which the route of a listener's datagrams is found.
 #[derive(Debug, Clone)]
 pub enum Lookup {
     /// All datagrams take this route, which was found when the listener was planned.
@@ -16,8 +17,8 @@ pub enum Lookup {
     Table(Arc<PortTable>),
 }
 
-/// Which copies of a broadcast or multicast datagram this listener handles. The kernel may deliver one to several
-/// sockets.
+/// The copies of a broadcast or multicast datagram that a listener handles. The kernel may deliver such a datagram to
+/// several sockets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
     /// The listener handles everything that it receives. This holds for an exact address and for a broadcast address.
@@ -41,14 +42,14 @@ pub enum Claim {
     },
 }
 
-/// A listener as the dispatcher knows it.
+/// The routing of one listener.
 #[derive(Debug, Clone)]
 pub struct ListenerRouting {
-    /// The number of the listener in the plan, and so its row in the ledger.
+    /// The number of the listener in the plan, which is also the number of its row in the ledger.
     pub id: ListenerId,
-    /// How the listener's datagrams find their route.
+    /// The way in which the route of a datagram is found.
     pub lookup: Lookup,
-    /// Which copies of a datagram the listener handles.
+    /// The copies of a datagram that the listener handles.
     pub claim: Claim,
 }
 
@@ -57,7 +58,7 @@ impl ListenerRouting {
     ///
     /// # Errors
     ///
-    /// The reason for which a datagram without a route is dropped: another socket handles this copy of it, or no route
+    /// Returns the reason to drop a datagram without a route: another socket handles this copy of it, or no route
     /// matches.
     pub fn resolve(&self, envelope: &Envelope) -> Result<RouteId, DropReason> {
         match &self.claim {

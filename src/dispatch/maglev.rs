@@ -48,7 +48,6 @@ impl Maglev {
 
     /// Returns the member for a key. Without members, it is no member's number (65,535).
     ///
-    ///
     /// # Panics
     ///
     /// Panics if the table is the default one, which has no places.

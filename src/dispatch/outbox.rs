@@ -1,5 +1,5 @@
-//! What is to be sent, as data. Handlers fill the outbox during a turn. The worker sends its contents at the end of
-//! the turn, before the arena is used again. `explain` prints them instead.
+//! The outbox: everything that a turn sends, as data. Handlers fill the outbox during a turn. The worker sends its
+//! contents at the end of the turn, before the arena is used again. `explain` prints them instead.
 //!
 //! Payloads are spans of the arena wherever possible, so that nothing is copied on the way through. `parcel.rs`
 //! finds the runs that can leave together.
@@ -18,16 +18,17 @@ use super::verdict::DropReason;
 use crate::datagram::{Envelope, Region, Span, Train};
 use crate::number;
 
-/// The most bytes that handlers may make (not pass on) in one turn. A datagram above it is `Dropped(OutboxFull)`.
+/// The most bytes that handlers may make in one turn. Bytes that they pass on do not count. A datagram that would
+/// exceed it is `Dropped(OutboxFull)`.
 pub const SCRATCH_MAX_BYTES: usize = 4 << 20;
-/// The length up to which a datagram is copied next to its predecessor. A copy is
-/// cheaper than one more buffer to gather, for daemon and kernel (measured: a tenth of the cost of a small datagram).
+/// The largest datagram in bytes that is copied behind the previous one of its socket. The copy costs daemon and kernel
+/// less than one more buffer to gather (measured: a tenth of the cost of a small datagram).
 pub const COPY_MAX_BYTES: u32 = 512;
 
 /// A parcel that goes back to the source of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reply {
-    /// What is sent.
+    /// The bytes to send.
     pub parcel: Parcel,
     /// The address that the reply goes to.
     pub to: SocketAddr,
@@ -57,7 +58,7 @@ impl Reply {
 pub struct Kept {
     /// The socket towards the upstream.
     pub socket: UpstreamSocketId,
-    /// What is sent.
+    /// The bytes to send.
     pub parcel: Parcel,
     /// The sender's address.
     pub from: SocketAddr,
@@ -202,7 +203,6 @@ impl Outbox {
 
     /// Copies bytes that a handler made. The copy is valid until the flush.
     ///
-    ///
     /// # Errors
     ///
     /// Returns [`DropReason::OutboxFull`] if the scratch space would exceed [`SCRATCH_MAX_BYTES`].
@@ -211,7 +211,6 @@ impl Outbox {
     }
 
     /// Copies bytes that a handler made in several parts, one after the other. The copy is valid until the flush.
-    ///
     ///
     /// # Errors
     ///
@@ -233,7 +232,6 @@ impl Outbox {
     }
 
     /// Returns the bytes of a span.
-    ///
     ///
     /// # Panics
     ///

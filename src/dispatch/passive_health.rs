@@ -123,7 +123,10 @@ mod tests {
         assert!(
             !health.pass_time(seconds(17)) && health.pass_time(seconds(18)) && health.is_alive()
         );
-        assert!(health.refused(seconds(19)), "on trial");
+        assert!(
+            health.refused(seconds(19)),
+            "one refusal suffices after the pause"
+        );
         assert!(health.replied() && health.is_alive());
         assert!(!health.refused(seconds(19)));
     }

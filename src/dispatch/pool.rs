@@ -14,10 +14,10 @@ const SCHEDULE_MAX: u64 = 65_536;
 /// fit, rendezvous hashing decides.
 const HASH_TRIES: u32 = 16;
 
-/// How an upstream is picked.
+/// The rule by which an upstream is picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pick {
-    /// The upstreams in turn, each as often as its weight says.
+    /// The upstreams in turn, each in proportion to its weight.
     RoundRobin,
     /// An upstream at random, in proportion to the weights.
     Random,
@@ -29,7 +29,7 @@ pub enum Pick {
     FirstAlive,
 }
 
-/// What a pool knows of one upstream.
+/// One upstream of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member {
     /// A hash of the upstream's name, the same on every machine.
@@ -48,10 +48,10 @@ pub struct Member {
     pub shadow: bool,
 }
 
-/// How a pool picks.
+/// The rule of a pool, and what the rule needs.
 #[derive(Debug)]
 pub struct PickRule {
-    /// The member that is picked.
+    /// The rule itself.
     pub pick: Pick,
     /// Whether to pick as if all members were alive when none is.
     pub fail_open: bool,
@@ -65,7 +65,7 @@ pub struct Pool {
     members: Vec<Member>,
     rule: PickRule,
     random: Random,
-    /// The members that may be picked now, evenly mixed. Each occurs as often as its weight says.
+    /// The members that may be picked now, evenly mixed. Each occurs in proportion to its weight.
     schedule: Vec<u16>,
     /// Whether the set of fit members has changed since the schedule was made. With many weights a schedule takes
     /// milliseconds, and many members may die or return at once. It is therefore made at the next pick.
@@ -97,7 +97,7 @@ impl Pool {
         &self.members
     }
 
-    /// Changes what is known of a member, and plans anew if it differs.
+    /// Changes a member, and determines the fit members again if the member differs afterwards.
     pub fn change(&mut self, member: usize, change: impl FnOnce(&mut Member)) {
         let before = self.members[member];
         change(&mut self.members[member]);
@@ -171,8 +171,8 @@ impl Pool {
         }
     }
 
-    /// Returns the key's own member. While that is not fit, it returns another that is always the same for this key.
-    /// Clients of other members do not move.
+    /// Returns the key's own member. While that member is not fit, the function returns another one, always the same
+    /// for this key. The keys of other members do not move.
     fn by_hash(&self, mut key: u64) -> usize {
         if let Some(maglev) = &self.rule.maglev {
             for _ in 0..=HASH_TRIES {
@@ -183,19 +183,19 @@ impl Pool {
                 key = mix(key.wrapping_add(0x9e37_79b9_7f4a_7c15));
             }
         }
-        self.by_lot(key)
+        self.by_rendezvous(key)
     }
 
     /// Returns the fit member with the best draw for the key, in relation to its weight (weighted rendezvous
     /// hashing). The draws of other members do not change when a member comes or goes.
-    fn by_lot(&self, key: u64) -> usize {
-        let lot = |member: usize| {
+    fn by_rendezvous(&self, key: u64) -> usize {
+        let draw = |member: usize| {
             let drawn = mix(key ^ self.members[member].name).max(1) as f64 / u64::MAX as f64;
             -drawn.ln() / f64::from(self.members[member].weight)
         };
         let fit = (0..self.members.len())
             .filter(|member| self.fit[*member])
-            .map(|member| (lot(member), member));
+            .map(|member| (draw(member), member));
         fit.min_by(|a, b| a.0.total_cmp(&b.0))
             .map_or(0, |best| best.1)
     }
@@ -234,9 +234,9 @@ impl Pool {
     }
 }
 
-/// Returns a sequence in which each fit member occurs as often as its weight says, as evenly spread as possible. The
-/// method is smooth weighted round robin: in each step every member earns its weight. The member with the most is
-/// next, and pays the sum of all weights.
+/// Returns a sequence in which each fit member occurs in proportion to its weight, as evenly spread as possible. The
+/// method is smooth weighted round robin: in each step every member earns its weight. The member with the most is next,
+/// and pays the sum of all weights.
 fn schedule(members: &[Member], fit: &[bool]) -> Vec<u16> {
     let places: Vec<usize> = (0..members.len()).filter(|member| fit[*member]).collect();
     let weights: Vec<i64> = scaled(

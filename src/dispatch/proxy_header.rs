@@ -12,7 +12,7 @@ pub const HEADER_MAX_BYTES: usize = FIXED_BYTES + 36;
 const FIXED_BYTES: usize = 16;
 /// The first bytes of each header.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
-/// Version 2, command LOCAL: the header has no addresses, and the receiver uses those that it sees.
+/// Version 2, command LOCAL: the header has no addresses, and the receiver uses those of the datagram itself.
 const LOCAL: u8 = 0x20;
 /// Version 2, command PROXY.
 const PROXY: u8 = 0x21;

@@ -40,8 +40,8 @@ impl AddressKey for u128 {
     }
 }
 
-/// Marks a range that no prefix covers.
-pub const NOBODY: u32 = u32::MAX;
+/// Stands for no owner, in a range that no prefix covers.
+pub const NONE: u32 = u32::MAX;
 
 /// A lookup of the innermost interval around a key, in a set of nested intervals.
 #[derive(Debug, Clone)]
@@ -52,7 +52,7 @@ pub struct Ranges<K: AddressKey> {
     blocks: Vec<u32>,
     /// The lower word of each range's first key.
     tails: Vec<K::Word>,
-    /// The interval that owns each range, or [`NOBODY`].
+    /// The interval that owns each range, or [`NONE`].
     owners: Vec<u32>,
 }
 
@@ -64,12 +64,12 @@ impl<K: AddressKey> Ranges<K> {
     /// also returns each interval's parent, the next larger one around it, as `(owner, parent owner)`.
     pub fn build(mut intervals: Vec<(K, K, u32)>) -> (Ranges<K>, Vec<(u32, u32)>) {
         intervals.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
-        let mut draft = RangesBuilder(vec![(K::MIN, NOBODY)]);
+        let mut draft = RangesBuilder(vec![(K::MIN, NONE)]);
         let mut parents = Vec::with_capacity(intervals.len());
         let mut open: Vec<(K, u32)> = Vec::new();
         for (first, last, owner) in intervals {
             draft.close_until(&mut open, Some(first));
-            parents.push((owner, open.last().map_or(NOBODY, |top| top.1)));
+            parents.push((owner, open.last().map_or(NONE, |top| top.1)));
             draft.start(first, owner);
             open.push((last, owner));
         }
@@ -82,7 +82,7 @@ impl<K: AddressKey> Ranges<K> {
         self.owners.len() == 1
     }
 
-    /// Returns the innermost interval around `key`, or [`NOBODY`].
+    /// Returns the innermost interval around `key`, or [`NONE`].
     pub fn find(&self, key: K) -> u32 {
         let (head, tail) = key.words();
         // The first range begins at K::MIN, so at least one head is not above the head of any key.
@@ -106,7 +106,7 @@ impl<K: AddressKey> RangesBuilder<K> {
             }
             open.pop();
             if let Some(after) = last.next() {
-                self.start(after, open.last().map_or(NOBODY, |top| top.1));
+                self.start(after, open.last().map_or(NONE, |top| top.1));
             }
         }
     }
@@ -170,15 +170,13 @@ mod tests {
             assert_eq!(ranges.find(key), owner, "key {key}");
         }
         assert!(
-            parents.contains(&(2, 1))
-                && parents.contains(&(1, 0))
-                && parents.contains(&(0, NOBODY))
+            parents.contains(&(2, 1)) && parents.contains(&(1, 0)) && parents.contains(&(0, NONE))
         );
     }
 
     /// A lookup without intervals finds no owner.
     #[test]
-    fn nothing_owns_nothing() {
-        assert_eq!(Ranges::<u128>::build(Vec::new()).0.find(7), NOBODY);
+    fn without_intervals_no_key_has_an_owner() {
+        assert_eq!(Ranges::<u128>::build(Vec::new()).0.find(7), NONE);
     }
 }

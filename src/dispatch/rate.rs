@@ -1,12 +1,12 @@
-//! A limit on the number of datagrams in a second, shared by all workers. It is the generic cell rate algorithm
-//! (ITU-T I.371): a single number says when the next datagram is due.
+//! A limit on the number of datagrams in a second, shared by all workers. It is the generic cell rate algorithm (ITU-T
+//! I.371): a single number holds the time at which the next datagram is due.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::time::Time;
 
-/// The burst after a pause, as a part of a second's datagrams. A worker reads the time once a turn, and a turn brings
-/// many datagrams.
+/// The burst that is allowed after a pause: as many datagrams as the limit allows in this time. A worker reads the time
+/// once a turn, and a turn brings many datagrams.
 const BURST_NS: u64 = 100_000_000;
 
 /// A rate limit that several workers share.

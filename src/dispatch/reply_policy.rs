@@ -1,5 +1,5 @@
-//! The rules for which senders may be replied to. Every reply is checked here first. Forged and looping datagrams
-//! therefore cannot make the daemon talk to itself, to a service that would reply to the reply, or to a group.
+//! The rules about the senders that may get a reply. Every reply is checked here first. Forged and looping datagrams
+//! therefore cannot make the daemon send to itself, to a service that would reply to the reply, or to a group.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -65,8 +65,7 @@ impl ReplyFilter {
     }
 
     /// Returns the TTL of a reply to the sender of `envelope`. `None` stands for the socket's default, if no handler
-    /// asked for the received TTL.
-    ///
+    /// needs the received TTL.
     ///
     /// # Errors
     ///
@@ -93,7 +92,7 @@ impl ReplyFilter {
         if envelope.is_to_many() && !reply_policy.answer_groups {
             return Err(DropReason::GroupRequest);
         }
-        damp(envelope.ttl, reply_policy.ttl)
+        decrement_ttl(envelope.ttl, reply_policy.ttl)
     }
 
     fn is_not_unicast(&self, ip: IpAddr) -> bool {
@@ -131,14 +130,13 @@ impl ReplyFilter {
     }
 }
 
-/// Returns the TTL of what a datagram causes: one less than the received one, so that every loop ends. `fixed`
-/// overrides it.
-///
+/// Returns the TTL of the datagrams that a received datagram causes: one less than its own, so that every loop ends.
+/// `fixed` overrides it.
 ///
 /// # Errors
 ///
 /// Returns [`DropReason::TtlSpent`] if the received TTL is 0 or 1 and `fixed` is `None`.
-pub fn damp(received: Option<u8>, fixed: Option<u8>) -> Result<Option<u8>, DropReason> {
+pub fn decrement_ttl(received: Option<u8>, fixed: Option<u8>) -> Result<Option<u8>, DropReason> {
     match (fixed, received) {
         (Some(fixed), _) => Ok(Some(fixed)),
         (None, Some(0 | 1)) => Err(DropReason::TtlSpent),
@@ -173,19 +171,19 @@ mod tests {
             ["192.0.2.1".parse().unwrap()],
             ["192.0.2.255".parse().unwrap()],
         );
-        let ask =
+        let permit =
             |src, dst, ttl| reply_filter.permit(&envelope(src, dst, ttl), &ReplyPolicy::default());
-        assert_eq!(ask("10.0.0.1:4000", "127.0.0.1:1234", 64), Ok(Some(63)));
+        assert_eq!(permit("10.0.0.1:4000", "127.0.0.1:1234", 64), Ok(Some(63)));
         assert_eq!(
-            ask("10.0.0.1:0", "127.0.0.1:1234", 64),
+            permit("10.0.0.1:0", "127.0.0.1:1234", 64),
             Err(DropReason::SourcePortZero)
         );
         assert_eq!(
-            ask("10.0.0.1:53", "127.0.0.1:1234", 64),
+            permit("10.0.0.1:53", "127.0.0.1:1234", 64),
             Err(DropReason::LowSourcePort)
         );
         assert_eq!(
-            ask("10.0.0.1:4000", "127.0.0.1:1234", 1),
+            permit("10.0.0.1:4000", "127.0.0.1:1234", 1),
             Err(DropReason::TtlSpent)
         );
         for forged in [
@@ -196,7 +194,7 @@ mod tests {
             "[ff02::1]:4000",
         ] {
             assert_eq!(
-                ask(forged, "127.0.0.1:1234", 64),
+                permit(forged, "127.0.0.1:1234", 64),
                 Err(DropReason::SourceNotUnicast),
                 "{forged}"
             );
@@ -209,18 +207,18 @@ mod tests {
             "[::1]:5000",
         ] {
             assert_eq!(
-                ask(own, "198.51.100.1:5000", 64),
+                permit(own, "198.51.100.1:5000", 64),
                 Err(DropReason::OwnSource),
                 "{own}"
             );
         }
         assert_eq!(
-            ask("127.0.0.2:1234", "127.0.0.1:1234", 64),
+            permit("127.0.0.2:1234", "127.0.0.1:1234", 64),
             Ok(Some(63)),
-            "our port, but not our listener"
+            "the port of a listener on another address"
         );
         assert_eq!(
-            ask("10.0.0.1:4000", "239.1.2.3:5000", 64),
+            permit("10.0.0.1:4000", "239.1.2.3:5000", 64),
             Err(DropReason::GroupRequest)
         );
         let lifted = ReplyPolicy {

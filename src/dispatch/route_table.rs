@@ -1,9 +1,9 @@
 //! The choice of a datagram's route. The precedence over the whole table is:
 //!
-//! 1. destination address: exact before longer prefix before shorter prefix before wildcard;
+//! 1. destination address: exact first, then longer prefixes before shorter ones, then the wildcard;
 //! 2. then port: exact before range, narrower first;
 //! 3. then interface: named before any;
-//! 4. then source: longer prefix before shorter before none.
+//! 4. then source: longer prefixes before shorter ones, then rows without a source.
 //!
 //! A listener has one port, so it gets a [`PortTable`]. This holds the rows that can match at the port, compiled so
 //! that thousands of destinations or sources cost one binary search each.
@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 pub use super::id::RouteId;
-use super::ranges::{AddressKey, NOBODY, Ranges};
+use super::ranges::{AddressKey, NONE, Ranges};
 use crate::datagram::Envelope;
 use crate::number;
 
@@ -171,7 +171,7 @@ struct Node {
     fixed: Option<RouteId>,
     /// The rows by port range and interface, in the order of precedence.
     groups: Vec<Group>,
-    /// The next larger prefix, or [`NOBODY`].
+    /// The next larger prefix, or [`NONE`].
     parent: u32,
 }
 
@@ -194,7 +194,7 @@ struct Sources {
 impl<K: AddressKey> PrefixTable<K> {
     fn find(&self, destination: K, envelope: &Envelope) -> Option<RouteId> {
         let mut index = self.ranges.find(destination);
-        while index != NOBODY {
+        while index != NONE {
             let node = &self.nodes[index as usize];
             if node.fixed.is_some() {
                 return node.fixed;
@@ -244,9 +244,9 @@ impl Sources {
         let owner = match (source, &self.v4, &self.v6) {
             (IpAddr::V4(address), Some(ranges), _) => ranges.find(u32::from(address)),
             (IpAddr::V6(address), _, Some(ranges)) => ranges.find(u128::from(address)),
-            _ => NOBODY,
+            _ => NONE,
         };
-        if owner == NOBODY {
+        if owner == NONE {
             self.any
         } else {
             Some(RouteId(owner))
@@ -254,7 +254,8 @@ impl Sources {
     }
 }
 
-/// Prefixes being gathered. Rows arrive in the order of precedence, so the rows of one prefix are in that order too.
+/// The prefixes of a table that is being compiled. Rows arrive in the order of precedence, so the rows of one prefix
+/// are in that order too.
 struct Nodes<'a, K> {
     prefixes: std::collections::HashMap<(K, K), Vec<&'a Match>>,
 }
@@ -281,7 +282,7 @@ impl<'a, K: AddressKey + std::hash::Hash> Nodes<'a, K> {
             nodes.push(Node {
                 fixed: groups.first().and_then(Group::fixed),
                 groups,
-                parent: NOBODY,
+                parent: NONE,
             });
         }
         let (ranges, parents) = Ranges::build(intervals);
@@ -415,7 +416,7 @@ mod tests {
         assert_eq!(
             find("192.0.2.7:5000", 1, "172.16.0.1:9999"),
             Some(2),
-            "the next larger prefix takes what is refused"
+            "the next larger prefix takes what the inner one does not match"
         );
         assert_eq!(
             find("192.0.2.8:5000", 1, "10.9.0.1:9999"),

@@ -38,7 +38,7 @@ pub struct SavedUpstream {
 /// The saved state of one session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedSession {
-    /// What the handler knows of the session.
+    /// The record of the session.
     #[serde(flatten)]
     pub record: SessionRecord,
     /// The session's legs: one for each upstream that it uses.

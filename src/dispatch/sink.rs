@@ -1,6 +1,6 @@
 //! The handler's end of a queue to a consumer that may block (a terminal, a pipe, a file). The consumer has its own
-//! thread in the control plane. A fixed number of buffers with whole lines moves between the two. A handler that gets
-//! no buffer knows at once that the consumer is behind, so every datagram's verdict is exact when it is given.
+//! thread in the control plane. A fixed number of buffers with whole lines moves between the two. If no buffer is free,
+//! the consumer is behind, and the handler drops the datagram at once. Every verdict is therefore exact.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -51,8 +51,8 @@ pub enum Job {
     Barrier(Sender<()>),
 }
 
-/// Counts of what became of a handler's lines. The copies share the counters, which remain readable after the handler
-/// is gone.
+/// Counts of the lines of a handler that were written or lost. The copies share the counters, which remain readable
+/// after the handler is gone.
 #[derive(Debug, Clone, Default)]
 pub struct SinkCounts(Arc<SinkCounters>);
 
@@ -103,7 +103,6 @@ impl LineSink {
     }
 
     /// Appends the line of one datagram. `write` must end it with a line feed.
-    ///
     ///
     /// # Errors
     ///
@@ -168,7 +167,7 @@ mod tests {
     use super::*;
 
     /// A consumer that is absent for many short turns loses nothing as long as the lines fit the buffers. It then
-    /// gets all of them.
+    /// receives all of them.
     #[test]
     fn short_turns_share_the_last_buffer() {
         let (jobs, consumer) = crossbeam_channel::unbounded();

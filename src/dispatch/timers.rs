@@ -1,14 +1,14 @@
-//! The timers of the handlers. Among thousands of handlers, only those that were called since need to be asked again
-//! for their deadline.
+//! The timers of the handlers. There may be thousands of handlers, so the deadline of a handler is read again only
+//! after the handler was called.
 
 use super::handler::{Handler, HandlerId};
 use super::time::Time;
 
-/// The deadline of each handler, as it was last asked for.
+/// The deadline of each handler, as it was last read.
 #[derive(Debug)]
 pub struct Timers {
     each: Vec<Option<Time>>,
-    /// The handlers that have been called since.
+    /// The handlers that have been called since their deadline was last read.
     stale: Vec<HandlerId>,
     is_stale: Vec<bool>,
     /// No handler is due before this time.
@@ -16,7 +16,7 @@ pub struct Timers {
 }
 
 impl Timers {
-    /// Creates timers for this number of handlers, none of which was asked for its deadline.
+    /// Creates timers for this number of handlers, whose deadlines have not been read yet.
     pub fn new(count: usize) -> Timers {
         let stale = (0..count).map(HandlerId::new).collect();
         Timers {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-/// What changed about an upstream.
+/// A change of an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpstreamEvent {
     /// The upstream replies to its probes, or no longer does.

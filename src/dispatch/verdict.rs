@@ -1,4 +1,4 @@
-//! What became of a datagram: handled, or dropped for one of a closed set of reasons.
+//! The verdict on a datagram: handled, or dropped for one of a closed set of reasons.
 //!
 //! The reasons are labels of the ledger and of metrics. They are therefore few, named, and never made from received
 //! data.
@@ -40,51 +40,51 @@ macro_rules! drop_reasons {
 
 drop_reasons! {
     /// No route of the table matches the datagram's destination, interface and source.
-    NoRoute = "no_route", "no route matches; `udispatch explain` tells why not";
+    NoRoute = "no_route", "no route matches; `udispatch explain` shows why";
     /// The datagram is a further copy of a broadcast or multicast datagram that another listener handles.
-    DuplicateCopy = "duplicate_copy", "the kernel gives every matching socket a copy; one is handled, this was another";
+    DuplicateCopy = "duplicate_copy", "the kernel delivers a copy to every matching socket; another copy is handled";
     /// The kernel set MSG_TRUNC: the datagram did not fit the receive slot.
     Truncated = "truncated", "larger than a receive slot of 64 KiB";
-    /// The kernel set MSG_CTRUNC, or left out a control message that the route needs.
-    ControlLost = "control_lost", "the kernel left out the destination address or another control message";
+    /// The kernel set MSG_CTRUNC, or did not report a control message that the route needs.
+    ControlLost = "control_lost", "the kernel did not report the destination address or another control message";
     /// The source is a listener of this daemon: a reply would close a loop.
-    OwnSource = "own_source", "sent from one of this daemon's own listeners; answering would close a loop";
+    OwnSource = "own_source", "sent from one of this daemon's own listeners; a reply would close a loop";
     /// The source port is 0, which cannot be replied to.
-    SourcePortZero = "source_port_zero", "source port 0 cannot be answered";
+    SourcePortZero = "source_port_zero", "the source port is 0, which cannot receive a reply";
     /// The source is a multicast, broadcast or unspecified address, so it is forged.
-    SourceNotUnicast = "source_not_unicast", "a group or broadcast address as source is forged";
+    SourceNotUnicast = "source_not_unicast", "the source is a group or broadcast address, so it is forged";
     /// The source port is below 1024. As a rule it belongs to a service, which would reply to the reply.
-    LowSourcePort = "low_source_port", "source port below 1024; `allow_low_ports = true` on the handler answers them";
+    LowSourcePort = "low_source_port", "source port below 1024; set `allow_low_ports = true` on the handler to reply";
     /// The datagram was sent to a group or a broadcast address, and the handler does not reply to those.
-    GroupRequest = "group_request", "sent to a group or broadcast address; `answer_groups = true` on the handler answers them";
+    GroupRequest = "group_request", "sent to a group or broadcast address; set `answer_groups = true` on the handler to reply";
     /// The datagram arrived with a TTL of 0 or 1, so what it causes must not travel further.
-    TtlSpent = "ttl_spent", "its TTL is used up, as at the end of a loop; `ttl = N` on the handler overrides";
+    TtlSpent = "ttl_spent", "the TTL is used up, as at the end of a loop; set `ttl = N` on the handler to override it";
     /// The reply would exceed the allowed multiple of the request's size.
-    Amplification = "amplification", "the answer is too large for so small a request; `amplification_max` on the handler";
+    Amplification = "amplification", "the reply is too large for so small a request; raise `amplification_max` on the handler to allow it";
     /// The handler's sink is behind, and its bounded queue is full.
     SinkFull = "sink_full", "the consumer (a terminal, pipe or file) is slower than the traffic";
     /// The handler's sink has failed permanently.
     SinkClosed = "sink_closed", "the consumer is gone (a closed pipe, a full disk)";
     /// The limit of bytes that handlers may make in one turn is reached.
-    OutboxFull = "outbox_full", "too many answers in one turn";
+    OutboxFull = "outbox_full", "the handlers made too many bytes to send in one turn";
     /// The number of sessions is at its limit, and no unreplied session can make room.
-    SessionLimit = "session_limit", "as many sessions as there may be, all of them answered; `session_max` on the handler";
+    SessionLimit = "session_limit", "the number of sessions is at its limit, and all of them have had a reply; raise `session_max` on the handler";
     /// The client's network holds as many sessions as one network may.
-    SessionShare = "session_share", "the client's network (/24 or /56) has its share of the sessions; `session_share` on the handler";
+    SessionShare = "session_share", "the client's network (/24 or /56) holds its share of the sessions; raise `session_share` on the handler";
     /// No source port or file descriptor is free for a new session.
-    NoPort = "no_port", "no source port or file is free for a new session: shorten `session_idle`, set `replies_max`, widen net.ipv4.ip_local_port_range, or give upstreams a `source` each";
+    NoPort = "no_port", "no source port or file descriptor is free for a new session: shorten `session_idle`, set `replies_max`, widen net.ipv4.ip_local_port_range, or give upstreams a `source` each";
     /// No upstream is fit to be picked.
-    NoUpstream = "no_upstream", "no upstream is alive (or has an address yet); `udispatch check` and the log tell of each";
+    NoUpstream = "no_upstream", "no upstream is alive and has an address; `udispatch upstreams` and the log show the state of each";
     /// An upstream replied after the session had ended.
-    LateReply = "late_reply", "an upstream answered when the session was over; `session_idle`, `session_unreplied` and `replies_max` say when that is";
+    LateReply = "late_reply", "an upstream replied after the session had ended; `session_idle`, `session_unreplied` and `replies_max` decide when it ends";
     /// Another upstream had replied first.
-    NotFirst = "not_first", "another upstream answered the request first; `replies = \"all\"` passes every answer on";
+    NotFirst = "not_first", "another upstream replied to the request first; set `replies = \"all\"` to pass on every reply";
     /// The reply comes from an upstream that only shadows.
-    Shadow = "shadow", "the answer of a `shadow` upstream: compared, counted, never passed on";
+    Shadow = "shadow", "the reply of a `shadow` upstream, which is compared and counted, and never passed on";
     /// No upstream's sample contains the datagram.
-    SampledOut = "sampled_out", "no receiver's `sample` took it, as configured";
+    SampledOut = "sampled_out", "no upstream's `sample` includes it, as configured";
     /// The datagram exceeds the rate of every upstream.
-    RateLimit = "rate_limit", "above the receivers' `max_rate`";
+    RateLimit = "rate_limit", "above the `max_rate` of every upstream";
     /// The `drop` handler dropped the datagram, as configured.
     Discarded = "discarded", "dropped by a `drop` handler, as configured";
 }

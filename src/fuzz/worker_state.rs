@@ -188,7 +188,7 @@ fn continue_with(released: Released, theirs: &Identity, row_maps: &RowMaps) {
         };
         now = now.max(deadline);
         dispatcher.set_time(now);
-        dispatcher.time(&mut numbers);
+        dispatcher.run_timers(&mut numbers);
         dispatcher.sending().0.clear();
         dispatcher.end_turn();
     }

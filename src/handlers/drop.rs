@@ -4,7 +4,7 @@ use crate::config::kind::{BuildContext, BuildError, HandlerSpec, Kind, Needs};
 use crate::dispatch::handler::{Batch, Context, Handler};
 use crate::dispatch::verdict::DropReason;
 
-/// Entry of `drop` in the list of kinds.
+/// The entry of `drop` in the list of kinds.
 pub const KIND: Kind = Kind {
     name: "drop",
     summary: "discards datagrams; the ledger counts them as `discarded`",

@@ -5,7 +5,7 @@ use crate::config::kind::{BuildContext, BuildError, HandlerSpec, Kind, Needs};
 use crate::dispatch::handler::{Batch, Context, Handler};
 use crate::dispatch::reply_policy::ReplyPolicy;
 
-/// Entry of `echo` in the list of kinds.
+/// The entry of `echo` in the list of kinds.
 pub const KIND: Kind = Kind {
     name: "echo",
     summary: "sends each datagram back to its sender, from the address that it was sent to",

@@ -7,12 +7,12 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::config::diagnostics::is_unprintable;
 
-/// Appends bytes as text, escaped as in a Rust string. Bytes that are not UTF-8 are escaped. So are characters that
+/// Appends bytes as text, escaped as in a Rust string. Bytes that are not UTF-8 are escaped, and so are characters that
 /// would move a terminal's cursor, begin an escape sequence, change the reading direction or end the line.
 ///
 /// # Errors
 ///
-/// Never fails: writing to a `Vec` cannot. The `Result` comes from `write!`.
+/// Returns no error, because writing to a `Vec` cannot fail. The `Result` comes from `write!`.
 pub fn text(line: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {
@@ -42,7 +42,7 @@ pub fn text(line: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// Never fails: writing to a `Vec` cannot. The `Result` comes from `write!`.
+/// Returns no error, because writing to a `Vec` cannot fail. The `Result` comes from `write!`.
 pub fn json_string(line: &mut Vec<u8>, text: &str) -> io::Result<()> {
     line.push(b'"');
     for character in text.chars() {

@@ -11,7 +11,7 @@ use crate::dispatch::handler::{Batch, Context, Handler};
 use crate::dispatch::sink::{LineSink, SinkCounts};
 use crate::dispatch::verdict::Verdict;
 
-/// Entry of `print` in the list of kinds.
+/// The entry of `print` in the list of kinds.
 pub const KIND: Kind = Kind {
     name: "print",
     summary: "writes one line for each datagram to standard output, with control characters escaped",
@@ -45,7 +45,7 @@ fn read(section: &mut Section<'_>) -> Option<Box<dyn HandlerSpec>> {
     Some(Box::new(Print { format }))
 }
 
-/// Form of a printed datagram.
+/// The form of a printed datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     Text,
@@ -54,7 +54,7 @@ enum Format {
 }
 
 impl Format {
-    /// The word that the configuration file uses.
+    /// Returns the word that the configuration file uses.
     fn word(self) -> &'static str {
         let found = FORMATS.iter().find(|(_, format)| *format == self);
         found.map_or("", |(word, _)| word)

@@ -16,7 +16,7 @@ use crate::dispatch::outbox::RUN_MAX_BYTES;
 use crate::dispatch::reply_policy::ReplyPolicy;
 use crate::dispatch::verdict::{DropReason, Verdict};
 
-/// Entry of `reply` in the list of kinds.
+/// The entry of `reply` in the list of kinds.
 pub const KIND: Kind = Kind {
     name: "reply",
     summary: "replies to each datagram with the same bytes, from the address that it was sent to",
@@ -152,7 +152,7 @@ impl HandlerSpec for FixedReply {
 }
 
 impl FixedReply {
-    /// Size of the smallest request that gets a reply, in bytes.
+    /// Returns the size of the smallest request that gets a reply, in bytes.
     fn request_min(&self) -> usize {
         self.bytes.len().div_ceil(self.amplification_max as usize)
     }

@@ -4,17 +4,17 @@ use crate::config::kind::{Optional, Setting};
 use crate::config::section::Section;
 use crate::dispatch::reply_policy::ReplyPolicy;
 
-/// Setting `allow_low_ports`: whether source ports below 1024 get replies.
+/// The setting `allow_low_ports`: whether source ports below 1024 get replies.
 pub const ALLOW_LOW_PORTS: Setting<bool> = Setting::boolean("allow_low_ports")
     .default(false)
     .meaning("whether source ports below 1024 get replies; services use them, and might reply to the reply");
 
-/// Setting `answer_groups`: whether datagrams to a group or a broadcast address get replies.
+/// The setting `answer_groups`: whether datagrams to a group or a broadcast address get replies.
 pub const ANSWER_GROUPS: Setting<bool> = Setting::boolean("answer_groups")
     .default(false)
     .meaning("whether datagrams to a group or a broadcast address get replies");
 
-/// Setting `ttl`: the TTL or hop limit of replies.
+/// The setting `ttl`: the TTL or hop limit of replies.
 pub const TTL: Setting<u8, Optional> = Setting::integer("ttl", 1..=255)
     .optional("received less one")
     .meaning("TTL or hop limit of replies; the default ends every loop, a number serves long return paths");

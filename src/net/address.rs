@@ -17,7 +17,7 @@ pub(super) const fn family(family: i32) -> libc::sa_family_t {
 pub struct RawAddress(libc::sockaddr_in6);
 
 impl RawAddress {
-    /// Number of bytes that the kernel may write.
+    /// The number of bytes that the kernel may write.
     pub const LEN: libc::socklen_t = socklen::<libc::sockaddr_in6>();
 
     /// Returns a value that holds no address.

@@ -1,8 +1,8 @@
-//! Control messages: what the kernel reports beside the payload, and what a send call requests.
+//! Control messages: the data that the kernel reports beside the payload, and the options of a send call.
 //!
-//! They are read and written as bytes, and every length is checked. So this file needs no unsafe code, and arbitrary
-//! bytes do no harm. The layout is that of cmsg(3): struct cmsghdr is a usize length and two ints, and data is aligned
-//! to usize.
+//! They are read and written as bytes, and every length is checked. Therefore this file needs no unsafe code, and
+//! arbitrary bytes do no harm. The layout is that of cmsg(3): struct cmsghdr is a usize length and two ints, and data
+//! is aligned to usize.
 
 use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,18 +15,18 @@ const fn space(data: usize) -> usize {
     HEADER + data.next_multiple_of(ALIGN)
 }
 
-/// Size of struct in_pktinfo: interface index, local address, header destination (ip(7)).
+/// The size of struct in_pktinfo: interface index, local address, header destination (ip(7)).
 const IN_PKTINFO: usize = 12;
-/// Size of struct in6_pktinfo: address, interface index (ipv6(7)).
+/// The size of struct in6_pktinfo: address, interface index (ipv6(7)).
 const IN6_PKTINFO: usize = 20;
-/// Size of struct timespec on 64-bit Linux.
+/// The size of struct timespec on 64-bit Linux.
 const TIMESPEC: usize = 16;
 
-/// Largest size of the control messages of one received train: segment size, destination, TTL and time, each in the
+/// The largest size of the control messages of one received train: segment size, destination, TTL and time, each in the
 /// larger family.
 pub const RECEIVE_BYTES: usize =
     space(size_of::<i32>()) + space(IN6_PKTINFO) + space(size_of::<i32>()) + space(TIMESPEC);
-/// Largest size of the control messages of one send call: segment size, source, TTL.
+/// The largest size of the control messages of one send call: segment size, source, TTL.
 pub const SEND_BYTES: usize =
     space(size_of::<u16>()) + space(IN6_PKTINFO) + space(size_of::<i32>());
 
@@ -37,13 +37,13 @@ pub struct Received {
     pub destination: Option<IpAddr>,
     /// The address of this host that a reply leaves from. For IPv6 groups the kernel does not report it.
     pub local: Option<IpAddr>,
-    /// Index of the interface that the train arrived on; 0 if it was not reported.
+    /// The index of the interface that the train arrived on; 0 if it was not reported.
     pub interface: u32,
     /// The TTL or hop limit that was left on arrival.
     pub ttl: Option<u8>,
-    /// Size in bytes of each datagram but the last, if several arrived as one train; 0 otherwise.
+    /// The size in bytes of each datagram but the last, if several arrived as one train; 0 otherwise.
     pub segment: u16,
-    /// Time of arrival in nanoseconds since 1970.
+    /// The time of arrival in nanoseconds since 1970.
     pub time_ns: Option<u64>,
 }
 
@@ -59,12 +59,12 @@ pub fn parse(mut bytes: &[u8]) -> Received {
     received
 }
 
-/// Level and type of a message, which name the socket option that it belongs to.
-pub(super) type Which = (i32, i32);
+/// The level and type of a message, which name the socket option that it belongs to.
+pub(super) type OptionId = (i32, i32);
 
 /// Returns the option and the data of the first message, and the bytes behind it; `None` if there is none or it is
 /// malformed.
-pub(super) fn next(bytes: &[u8]) -> Option<(Which, &[u8], &[u8])> {
+pub(super) fn next(bytes: &[u8]) -> Option<(OptionId, &[u8], &[u8])> {
     let len = usize::from_ne_bytes(take(bytes, 0)?);
     let level = i32::from_ne_bytes(take(bytes, size_of::<usize>())?);
     let kind = i32::from_ne_bytes(take(bytes, size_of::<usize>() + size_of::<i32>())?);
@@ -81,7 +81,7 @@ pub(super) fn take<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 }
 
 /// Stores the data of one message. Returns `None` if it is too short or out of range, which leaves the field as it was.
-fn read(received: &mut Received, kind: Which, data: &[u8]) -> Option<()> {
+fn read(received: &mut Received, kind: OptionId, data: &[u8]) -> Option<()> {
     match kind {
         (libc::SOL_UDP, libc::UDP_GRO) => {
             received.segment = u16::try_from(i32::from_ne_bytes(take(data, 0)?)).ok()?;
@@ -115,14 +115,14 @@ fn read(received: &mut Received, kind: Which, data: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// What a send call requests of the kernel beside the payload.
+/// The options that a send call passes to the kernel beside the payload.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sending {
-    /// Size in bytes of the datagrams that the kernel cuts the payload into (UDP_SEGMENT); 0 sends it as one.
+    /// The size in bytes of the datagrams that the kernel cuts the payload into (UDP_SEGMENT); 0 sends it as one.
     pub segment: u16,
     /// The source address. The unspecified address leaves the choice on the interface to the kernel.
     pub from: Option<IpAddr>,
-    /// Index of the interface to send through; 0 leaves the choice to the kernel.
+    /// The index of the interface to send through; 0 leaves the choice to the kernel.
     pub interface: u32,
     /// The TTL or hop limit of the datagrams; `None` leaves it to the socket.
     pub ttl: Option<u8>,
@@ -180,7 +180,7 @@ impl Sending {
 }
 
 /// Appends one control message at `used`, and advances `used` behind it.
-fn put(buffer: &mut [u8; SEND_BYTES], used: &mut usize, kind: Which, data: &[u8]) {
+fn put(buffer: &mut [u8; SEND_BYTES], used: &mut usize, kind: OptionId, data: &[u8]) {
     let message = &mut buffer[*used..*used + space(data.len())];
     message.fill(0);
     message[..8].copy_from_slice(&(HEADER + data.len()).to_ne_bytes());

@@ -1,6 +1,6 @@
-//! Level-triggered registration with mio's epoll instance. mio registers edge-triggered: a reader then needs one
-//! receive call more to learn that a socket is empty. The socket of a session mostly holds one reply, and there the
-//! kernel's own second look is cheaper than that call (measured: 2 % of an exchange).
+//! Level-triggered registration with mio's epoll instance. mio registers edge-triggered. A reader then needs one more
+//! receive call to find that a socket is empty. The socket of a session mostly holds one reply. For such a socket, the
+//! kernel's own second check is cheaper than that call (measured: 2 % of an exchange).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -16,8 +16,10 @@ pub fn add_level(epoll: &Registry, socket: impl AsFd, token: u64) -> io::Result<
         events: libc::EPOLLIN as u32,
         u64: token,
     };
-    let (epoll, socket) = (epoll.as_raw_fd(), socket.as_fd().as_raw_fd());
-    // SAFETY: both descriptors are open, since their owners are borrowed for the call. `event` is a readable epoll_event.
+    let epoll = epoll.as_raw_fd();
+    let socket = socket.as_fd().as_raw_fd();
+    // SAFETY: both descriptors are open, since their owners are borrowed for the call. `event` is a readable
+    // epoll_event.
     match unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, socket, &raw mut event) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),

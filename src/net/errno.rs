@@ -3,7 +3,7 @@
 
 use std::io;
 
-/// What a failed receive call means for the listener. None of these ends the listener.
+/// The meaning of a failed receive call for the listener. None of these ends the listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReceiveError {
     /// The socket is empty: wait for the next event.
@@ -15,10 +15,10 @@ pub enum ReceiveError {
     Later,
 }
 
-/// What a failed send call means for its datagrams. None of these ends the socket.
+/// The meaning of a failed send call for its datagrams. None of these ends the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendError {
-    /// Interrupted before anything was sent: repeat the call.
+    /// The call was interrupted before anything was sent: repeat it.
     Again,
     /// The socket may have held an error that an earlier datagram caused (ICMP), which this call only reported: repeat
     /// the call once. See udp(7), and icmp_err_convert, icmpv6_err_convert and sock_error in the kernel.
@@ -30,18 +30,18 @@ pub enum SendError {
     Refused,
 }
 
-/// What a failed call means for a probe of an upstream.
+/// The meaning of a failed call for a probe of an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeError {
-    /// Not ready yet: wait for the next event.
+    /// The socket is not ready yet: wait for the next event.
     Wait,
-    /// Interrupted: repeat the call.
+    /// The call was interrupted: repeat it.
     Again,
     /// The upstream's host reports that nothing listens there, or breaks the connection off.
     Refused,
     /// No route leads to the upstream.
     Unreachable,
-    /// This host lacks a resource, which says nothing about the upstream.
+    /// This host lacks a resource, so the upstream may be alive or dead.
     Ours,
 }
 
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!((of_label("other"), of_label("errno_x")), (0, 0));
     }
 
-    /// The classification of what matters: no errno ends a loop, and those that a batch must survive are told apart.
+    /// No errno ends a loop, and the errnos that a batch must survive are distinguished.
     #[test]
     fn meanings() {
         let receive = |errno| of_receive(&io::Error::from_raw_os_error(errno));

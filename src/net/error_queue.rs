@@ -1,15 +1,15 @@
-//! Drains the error queue of a socket (IP_RECVERR in ip(7)): what became of datagrams that it sent, as ICMP or the
-//! host's stack reports.
+//! Drains the error queue of a socket (IP_RECVERR in ip(7)): the errors of datagrams that it sent, as reported by ICMP
+//! or by the host's stack.
 //!
-//! Reading an error of ICMP here also takes it from the socket, so that the next send does not fail because of it
-//! (sock_dequeue_err_skb in the kernel). Control messages are read as bytes, as in `control_message.rs`.
+//! Reading an ICMP error here also clears it from the socket (sock_dequeue_err_skb in the kernel). The next send then
+//! does not fail because of it. Control messages are read as bytes, as in `control_message.rs`.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use super::control_message::{next, take};
 
-/// Largest number of errors that one call takes, so that a flood of ICMP delays nothing else.
+/// The largest number of errors that one call takes, so that a flood of ICMP delays nothing else.
 pub const ERRORS_MAX: usize = 64;
 
 /// Room for struct sock_extended_err with the address of its offender, 16 + 28 bytes, and for the other control data
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(drain(&socket, |_| seen += 1).unwrap(), ERRORS_MAX);
         assert_eq!(drain(&socket, |_| seen += 1).unwrap(), sent - ERRORS_MAX);
         assert_eq!(seen, sent);
-        // And the socket itself has none left.
+        // The socket itself has no error left.
         assert!(socket.send(b"anybody?").is_ok());
     }
 }

@@ -16,12 +16,12 @@ use rustix::net::{
 
 use super::clock;
 
-/// Largest number of descriptors in one message (SCM_MAX_FD in include/net/scm.h).
+/// The largest number of descriptors in one message (SCM_MAX_FD in include/net/scm.h).
 pub const FDS_MAX: usize = 253;
-/// The byte that descriptors are sent with: a stream carries them only beside data.
+/// The byte that descriptors are sent with: a stream carries descriptors only together with data.
 const MARK: u8 = b'f';
 
-/// Pause before descriptors are sent again after too many were in flight. The reader needs some microseconds for a
+/// The pause before descriptors are sent again after too many were in flight. The reader needs some microseconds for a
 /// message.
 const CROWDED: Duration = Duration::from_millis(1);
 
@@ -45,8 +45,8 @@ pub fn send_fds(stream: &UnixStream, fds: &[BorrowedFd<'_>], deadline: Instant) 
             ) {
                 Ok(_) => break,
                 Err(Errno::INTR) => {}
-                // A user may have no more descriptors in flight than one process may have open (too_many_unix_fds in the
-                // kernel). There is room again when the other side has received some.
+                // A user may have no more descriptors in flight than one process may have open (too_many_unix_fds in
+                // the kernel). There is room again when the other side has received some.
                 Err(Errno::TOOMANYREFS) => thread::sleep(CROWDED),
                 Err(error) => return Err(error.into()),
             }
@@ -95,15 +95,15 @@ pub fn receive_fds(
         // MSG_CTRUNC: the kernel had more than it could give (scm_detach_fds in net/core/scm.c).
         if received.flags.contains(ReturnFlags::CTRUNC) {
             return Err(io::Error::other(
-                "fewer descriptors came than were sent: this process may have no more files open (`ulimit -n`, or \
-                 LimitNOFILE= in a unit)",
+                "fewer descriptors arrived than were sent, because this process may not open more files; raise \
+                 `ulimit -n`, or LimitNOFILE= in the unit",
             ));
         }
         if fds.len() != before + expected || mark != [MARK] {
             let came = fds.len() - before;
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("{came} descriptors came in a message that should hold {expected}"),
+                format!("{came} descriptors arrived in a message that should hold {expected}"),
             ));
         }
     }
@@ -238,7 +238,7 @@ mod tests {
         );
         drop(stop);
         let here = slow.join().expect("it ends");
-        // Nobody reads: the socket's buffer is full after some hundred messages.
+        // No process reads, so the socket's buffer is full after some hundred messages.
         let fds = vec![here.as_fd(); 1_000_000];
         let late = send_fds(&here, &fds, Instant::now() + Duration::from_millis(200))
             .expect_err("the peer does not read");
@@ -279,7 +279,7 @@ mod tests {
     /// not apply to root, so root gives up the capabilities.
     #[test]
     #[cfg_attr(miri, ignore = "it makes system calls")]
-    fn a_crowd_is_waited_for() {
+    fn sending_waits_for_room() {
         let give_up = [
             "setpriv",
             "--bounding-set=-sys_resource,-sys_admin",
@@ -288,7 +288,7 @@ mod tests {
         ];
         let is_root = rustix::process::geteuid().is_root();
         if !is_inside(
-            "a_crowd_is_waited_for",
+            "sending_waits_for_room",
             if is_root { &give_up } else { &give_up[2..] },
         ) {
             return;
@@ -311,7 +311,7 @@ mod tests {
         sender.join().expect("no panic").expect("all were sent");
     }
 
-    /// A process that may not have so many files open gets none at all, and an error that says what to change.
+    /// A process that may not have so many files open gets none at all, and an error that names the limit to raise.
     #[test]
     #[cfg_attr(miri, ignore = "it makes system calls")]
     fn too_many_are_refused_whole() {

@@ -1,5 +1,5 @@
-//! Asks the kernel what it would do with a destination: local, broadcast, multicast or elsewhere, through which
-//! interface and from which address. One RTM_GETROUTE request over rtnetlink(7); no state is kept.
+//! Queries the kernel's route to a destination: its kind (local, broadcast, multicast or elsewhere), its interface and
+//! its source address. A query is one RTM_GETROUTE request over rtnetlink(7). No state is kept.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,7 +13,7 @@ use crate::number;
 pub struct KernelRoute {
     /// The kind of the destination.
     pub kind: DestinationKind,
-    /// Index of the interface that a datagram to the destination leaves through.
+    /// The index of the interface that a datagram to the destination leaves through.
     pub interface: u32,
     /// The address of this host that it leaves from, where the kernel prefers one.
     pub source: Option<IpAddr>,
@@ -38,14 +38,14 @@ const AF_INET6: u8 = libc::AF_INET6.to_le_bytes()[0];
 /// NLM_F_REQUEST as struct nlmsghdr has it, in 16 bits.
 const NLM_F_REQUEST: u16 = number::to_u16(libc::NLM_F_REQUEST.cast_unsigned() as usize);
 
-/// Size of struct nlmsghdr.
+/// The size of struct nlmsghdr.
 const NLMSG_HEADER: usize = 16;
-/// Size of struct rtmsg.
+/// The size of struct rtmsg.
 const RTMSG: usize = 12;
-/// Size of struct rtattr.
+/// The size of struct rtattr.
 const RTA_HEADER: usize = 4;
 
-/// Looks a destination up in the routing tables of the host.
+/// Looks up a destination in the routing tables of the host.
 ///
 /// # Errors
 /// Returns the kernel's error: ENETUNREACH where there is no route. A reply that is malformed is `InvalidData`.
@@ -58,9 +58,9 @@ pub fn look_up(destination: IpAddr) -> io::Result<KernelRoute> {
     // The kernel replies at once; the limit only keeps a defect from blocking a start.
     socket.set_read_timeout(Some(std::time::Duration::from_secs(2)))?;
     socket.write_all(&request(destination))?;
-    let mut answer = [0u8; 4096];
-    let len = socket.read(&mut answer)?;
-    parse(&answer[..len])
+    let mut reply = [0u8; 4096];
+    let len = socket.read(&mut reply)?;
+    parse(&reply[..len])
 }
 
 /// Returns the bytes of a RTM_GETROUTE request for the destination.
@@ -89,7 +89,7 @@ fn parse(bytes: &[u8]) -> io::Result<KernelRoute> {
     let malformed = || {
         io::Error::new(
             io::ErrorKind::InvalidData,
-            "rtnetlink gave a malformed answer",
+            "rtnetlink sent a malformed reply",
         )
     };
     let kind = u16::from_ne_bytes(field(bytes, 4).ok_or_else(malformed)?);
@@ -103,7 +103,7 @@ fn parse(bytes: &[u8]) -> io::Result<KernelRoute> {
         libc::RTN_MULTICAST => DestinationKind::Multicast,
         _ => DestinationKind::Elsewhere,
     };
-    let mut answer = KernelRoute {
+    let mut reply = KernelRoute {
         kind,
         interface: 0,
         source: None,
@@ -112,19 +112,19 @@ fn parse(bytes: &[u8]) -> io::Result<KernelRoute> {
     while let Some((kind, data, after)) = attribute(rest) {
         match (kind, data.len()) {
             (libc::RTA_OIF, 4) => {
-                answer.interface = u32::from_ne_bytes(field(data, 0).ok_or_else(malformed)?);
+                reply.interface = u32::from_ne_bytes(field(data, 0).ok_or_else(malformed)?);
             }
             (libc::RTA_PREFSRC, 4) => {
-                answer.source = field::<4>(data, 0).map(|ip| Ipv4Addr::from(ip).into());
+                reply.source = field::<4>(data, 0).map(|ip| Ipv4Addr::from(ip).into());
             }
             (libc::RTA_PREFSRC, 16) => {
-                answer.source = field::<16>(data, 0).map(|ip| Ipv6Addr::from(ip).into());
+                reply.source = field::<16>(data, 0).map(|ip| Ipv6Addr::from(ip).into());
             }
             _ => {}
         }
         rest = after;
     }
-    Ok(answer)
+    Ok(reply)
 }
 
 /// Returns type and data of the first attribute, and the bytes behind it.
@@ -151,9 +151,9 @@ mod tests {
     /// The kernel reports loopback as local; no truncated message makes the parser fail.
     #[test]
     #[cfg_attr(miri, ignore = "it makes system calls")]
-    fn kernel_answers() {
-        if let Ok(answer) = look_up(Ipv4Addr::LOCALHOST.into()) {
-            assert_eq!((answer.kind, answer.interface), (DestinationKind::Local, 1));
+    fn loopback_is_local() {
+        if let Ok(reply) = look_up(Ipv4Addr::LOCALHOST.into()) {
+            assert_eq!((reply.kind, reply.interface), (DestinationKind::Local, 1));
         }
         let good = request(Ipv4Addr::LOCALHOST.into());
         for len in 0..good.len() {

@@ -33,8 +33,8 @@ fn take_one(fd: RawFd) -> Option<OwnedFd> {
     if unsafe { libc::fcntl(fd, libc::F_SETFD, flags | libc::FD_CLOEXEC) } < 0 {
         return None;
     }
-    // SAFETY: the descriptor is open and was not closed on exec, as everything is that this process opens. So it was
-    // inherited and has no owner here. The flag is set now, so no second call takes it.
+    // SAFETY: the descriptor is open and was not closed on exec, as everything is that this process opens. Therefore it
+    // was inherited and has no owner here. The flag is set now, so no second call takes it.
     Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -50,11 +50,8 @@ pub enum Unfit {
     /// The socket receives from one peer alone.
     #[error("it is connected to {0}")]
     Connected(SocketAddr),
-    /// It takes IPv4 datagrams too, and shows them with other addresses than those of the routes.
-    #[error(
-        "it takes IPv4 datagrams beside IPv6: write `BindIPv6Only=ipv6-only` in the socket unit"
-    )]
     /// The socket receives IPv4 datagrams too, and reports other addresses for them than those of the routes.
+    #[error("it receives both IPv4 and IPv6; write `BindIPv6Only=ipv6-only` in the socket unit")]
     BothFamilies,
     /// The system refused to identify the descriptor.
     #[error("{0}")]
@@ -75,7 +72,7 @@ pub struct Identified {
 }
 
 /// Checks that a descriptor is a UDP socket that receives, and identifies it. The socket does not block from now on. A
-/// filter that kept datagrams out when an earlier daemon ended (`socket::close_door`) is removed.
+/// filter that kept datagrams out when an earlier daemon ended (`socket::block_new_datagrams`) is removed.
 ///
 /// # Errors
 /// Returns the reason why the descriptor cannot be a listener.
@@ -105,7 +102,8 @@ pub fn identify(fd: OwnedFd) -> Result<Identified, Unfit> {
     }
     // ENOENT as a rule: there is no filter.
     let _ = options.detach_filter();
-    let (reuse_port, cookie) = (options.reuse_port()?, options.cookie()?);
+    let reuse_port = options.reuse_port()?;
+    let cookie = options.cookie()?;
     socket.set_nonblocking(true)?;
     Ok(Identified {
         socket,

@@ -49,8 +49,8 @@ pub fn list() -> io::Result<Vec<Interface>> {
 /// Adds the address of an entry to its interface.
 ///
 /// # Safety
-/// The entry comes from getifaddrs(3), and its list was not freed: the name is a NUL-terminated string, and each address
-/// is null or a valid sockaddr.
+/// The entry comes from getifaddrs(3), and its list was not freed: the name is a NUL-terminated string, and each
+/// address is null or a valid sockaddr.
 unsafe fn add(interfaces: &mut Vec<Interface>, entry: &libc::ifaddrs) {
     // SAFETY: the name of an entry is a NUL-terminated string.
     let name = unsafe { CStr::from_ptr(entry.ifa_name) };

@@ -1,15 +1,16 @@
 //! Memory that system calls reach through pointers which are kept from call to call.
 //!
-//! The headers of recvmmsg(2) point to names, control buffers and slots. Setting these pointers for each call takes 150 ns
-//! for 128 headers, which adds 37 % to a turn that receives one datagram (measured on loopback). So the pointers are kept,
-//! and the memory behind them is owned by a raw pointer. A `Box` is the only valid way to its content: whenever it is moved
-//! or borrowed mutably, every pointer kept elsewhere becomes invalid (Stacked Borrows and Tree Borrows).
+//! The headers of recvmmsg(2) point to names, control buffers and slots. Setting these pointers for each call takes 150
+//! ns for 128 headers. That adds 37 % to a turn that receives one datagram (measured on loopback). Therefore the
+//! pointers are kept, and the memory behind them is owned by a raw pointer. A `Box` is the only valid way to its
+//! content: whenever it is moved or borrowed mutably, every pointer kept elsewhere becomes invalid (Stacked Borrows and
+//! Tree Borrows).
 
 use std::ops::Range;
 use std::ptr::NonNull;
 
-/// A fixed number of elements on the heap. References to them last no longer than a borrow of this value; raw pointers from
-/// [`KernelMemory::pointer`] stay valid until it is dropped, wherever it is moved.
+/// A fixed number of elements on the heap. References to them last no longer than a borrow of this value; raw pointers
+/// from [`KernelMemory::pointer`] stay valid until it is dropped, wherever it is moved.
 pub(super) struct KernelMemory<T> {
     elements: NonNull<[T]>,
 }
@@ -25,8 +26,8 @@ impl<T> KernelMemory<T> {
         }
     }
 
-    /// Returns a pointer to the element at `index`, or to the end. It may be followed, also to the elements behind it, while
-    /// no reference to them exists.
+    /// Returns a pointer to the element at `index`, or to the end. It may be followed, also to the elements behind it,
+    /// while no reference to them exists.
     ///
     /// # Panics
     /// Panics if `index` is larger than the number of elements.
@@ -48,8 +49,8 @@ impl<T> KernelMemory<T> {
     /// Returns all elements.
     #[inline]
     pub(super) fn all(&self) -> &[T] {
-        // SAFETY: the elements were initialised by the box. System calls write to them only in functions that borrow this
-        // value mutably.
+        // SAFETY: the elements were initialised by the box. System calls write to them only in functions that borrow
+        // this value mutably.
         unsafe { self.elements.as_ref() }
     }
 

@@ -1,7 +1,7 @@
 //! The resource limits of this process.
 
-/// Raises the soft limit of open files to the hard limit (getrlimit(2)). Where that is refused, the limit stays, and
-/// opening a file too many fails with an error that says so.
+/// Raises the soft limit of open files to the hard limit (getrlimit(2)). If the system refuses this, the limit stays.
+/// Opening a file beyond the limit then fails with EMFILE.
 pub fn raise_open_files() {
     if let Some(mut limit) = read_open_files() {
         limit.rlim_cur = limit.rlim_max;

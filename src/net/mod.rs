@@ -1,9 +1,9 @@
 //! Sockets and everything else that needs the kernel: batches of datagrams in and out, control messages, multicast,
 //! interfaces, descriptor passing.
 //!
-//! All unsafe code of the crate is in this room, and every block states why it is sound. Nothing here knows routes,
-//! handlers or the configuration. A descriptor is owned from the moment it exists (`UdpSocket`, `OwnedFd`), and each
-//! call borrows it.
+//! All unsafe code of the crate is in this room, and every block states why it is sound. Nothing here depends on
+//! routes, handlers or the configuration. A descriptor is owned from the moment it exists (`UdpSocket`, `OwnedFd`), and
+//! each call borrows it.
 
 #![expect(unsafe_code, reason = "system calls that no safe crate offers")]
 

@@ -14,7 +14,7 @@ use rustix::net::{
 
 use super::fd_passing::FDS_MAX;
 
-/// Longest wait for room in the queue of the receiver, which holds some ten messages (net.unix.max_dgram_qlen).
+/// The longest wait for room in the queue of the receiver, which holds some ten messages (net.unix.max_dgram_qlen).
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// The address of a unix datagram socket.

@@ -32,7 +32,8 @@ pub(super) const fn socklen<T>() -> libc::socklen_t {
     number::to_u32(size_of::<T>())
 }
 
-/// Sets an option whose value is a plain C struct. The bytes of its padding are passed too, and the kernel ignores them.
+/// Sets an option whose value is a plain C struct. The bytes of its padding are passed too, and the kernel ignores
+/// them.
 pub(super) fn set<T: Copy>(
     socket: impl AsFd,
     level: i32,

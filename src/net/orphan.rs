@@ -1,5 +1,5 @@
-//! Starts a program as an orphan (fork(2) twice), so that init or a service manager is its parent from the start. systemd sends
-//! SIGKILL instead of SIGTERM to a main process that is not its child.
+//! Starts a program as an orphan (fork(2) twice), so that init or a service manager is its parent from the start.
+//! systemd sends SIGKILL instead of SIGTERM to a main process that is not its child.
 
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -35,7 +35,8 @@ pub fn spawn(mut command: Command) -> io::Result<Orphan> {
             0 => Ok(()),
             pid => {
                 let pid = pid.to_ne_bytes();
-                // SAFETY: the buffer is our own; the descriptor is open as long as `writer` is, which outlives the child.
+                // SAFETY: the buffer is our own; the descriptor is open as long as `writer` is, which outlives the
+                // child.
                 unsafe { libc::write(report, pid.as_ptr().cast(), pid.len()) };
                 // SAFETY: the call ends this process and does nothing else.
                 unsafe { libc::_exit(0) }
@@ -82,7 +83,7 @@ mod tests {
     /// error.
     #[test]
     #[cfg_attr(miri, ignore = "it makes system calls")]
-    fn nobodys_child() {
+    fn the_program_is_not_a_child() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("parent");
         let mut command = Command::new("sh");

@@ -13,7 +13,7 @@ use super::option::bind_to_interface;
 pub struct Leaving {
     /// The source address; `None` leaves the choice to the kernel. The port is ignored: another socket sends from it.
     pub from: Option<SocketAddr>,
-    /// Index of the interface to send through; 0 leaves the choice to the kernel.
+    /// The index of the interface to send through; 0 leaves the choice to the kernel.
     pub interface: u32,
 }
 

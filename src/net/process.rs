@@ -56,7 +56,8 @@ pub fn kill(pid: u32) -> io::Result<()> {
     }
 }
 
-/// Returns whether a process runs (kill(2) with signal 0). A process that this one may not signal does.
+/// Returns whether a process runs (kill(2) with signal 0). The result is also `true` for a process that this one may
+/// not signal.
 pub fn runs(pid: u32) -> bool {
     process(pid).is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
 }

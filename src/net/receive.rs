@@ -8,8 +8,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 
-// The system calls themselves: the C library's functions of the same names are cancellation points, which costs a process
-// with threads 15 ns each time (measured: 1.5 % of an exchange).
+// The system calls themselves: the C library's functions of the same names are cancellation points, which costs a
+// process with threads 15 ns each time (measured: 1.5 % of an exchange).
 use libc::syscall;
 
 use super::address::RawAddress;
@@ -17,22 +17,23 @@ use super::control_message::{self, RECEIVE_BYTES, Received};
 use super::kernel_memory::KernelMemory;
 use crate::number;
 
-/// Largest number of trains in one call. More of them would not make a small datagram cheaper; the arena takes 8 MiB of
-/// addresses.
+/// The largest number of trains in one call. More of them would not make a small datagram cheaper; the arena takes 8
+/// MiB of addresses.
 pub const SLOTS: usize = 128;
-/// Largest number of trains in a call that follows long ones: 128 long trains are 8 MiB, which leave the cache before they
-/// are sent on (measured: a quarter cheaper with 8).
+/// The largest number of trains in a call that follows long ones: 128 long trains are 8 MiB, which leave the cache
+/// before they are sent on (measured: with 8 trains, the cost is a quarter lower).
 pub const SLOTS_FOR_LONG: usize = 8;
-/// Length in bytes from which a train is long.
+/// The length in bytes from which a train is long.
 pub const LONG_BYTES: u32 = 4_097;
-/// Length of a slot in bytes: the length field of UDP has 16 bits, and generic receive offload keeps to the same limit.
+/// The length of a slot in bytes: the length field of UDP has 16 bits, and generic receive offload keeps to the same
+/// limit.
 pub const SLOT_BYTES: usize = 1 << 16;
 const _: () = assert!(
     SLOTS * SLOT_BYTES <= u32::MAX as usize,
     "a slot's offset and length have 32 bits"
 );
 
-/// Size in bytes of the largest page that Linux has on any machine, so that pages are whole on every machine.
+/// The size in bytes of the largest page that Linux has on any machine, so that pages are whole on every machine.
 const PAGE_BYTES: usize = 1 << 16;
 
 /// A buffer for the control messages of one train, aligned as struct cmsghdr is.
@@ -47,25 +48,26 @@ pub struct Receiver {
     arena: KernelMemory<u8>,
     /// Headers that ask for the source address of each train.
     named: Headers,
-    /// Headers that do not ask for it: reporting it costs the kernel 3 to 10 % of a datagram's price.
+    /// Headers that do not ask for it: reporting it is 3 to 10 % of the kernel's cost of a datagram.
     nameless: Headers,
     names: KernelMemory<RawAddress>,
     controls: KernelMemory<ReceiveControl>,
     /// Kept alive for the headers, which point to it.
     _vectors: KernelMemory<libc::iovec>,
-    /// Number of slots that hold a train.
+    /// The number of slots that hold a train.
     received: usize,
     /// Whether these trains came by the `named` headers.
     with_names: bool,
 }
 
-// SAFETY: the raw pointers in the headers and vectors point only into memory of the same struct, which has no other user.
+// SAFETY: the raw pointers in the headers and vectors point only into memory of the same struct, which has no other
+// user.
 unsafe impl Send for Receiver {}
 
 /// The headers of a call.
 struct Headers {
     headers: Box<[libc::mmsghdr]>,
-    /// Number of headers that the kernel wrote into since they were last reset.
+    /// The number of headers that the kernel wrote into since they were last reset.
     used: usize,
 }
 
@@ -85,9 +87,9 @@ impl Headers {
 pub struct Slot<'a> {
     name: Option<&'a RawAddress>,
     control: &'a [u8],
-    /// Position of the first byte in the arena.
+    /// The position of the first byte in the arena.
     pub offset: u32,
-    /// Length in bytes.
+    /// The length in bytes.
     pub len: u32,
     flags: libc::c_int,
 }
@@ -171,8 +173,8 @@ impl Receiver {
         }
     }
 
-    /// Receives up to `max` trains (at most [`SLOTS`]) without waiting. Returns their number. Fewer than `max` mean that
-    /// the socket was drained, or that an error is pending which the next call will report.
+    /// Receives up to `max` trains (at most [`SLOTS`]) without waiting. Returns their number. Fewer than `max` mean
+    /// that the socket was drained, or that an error is pending which the next call will report.
     ///
     /// # Errors
     /// Returns the error of recvmmsg(2), which `errno::of_receive` classifies.
@@ -206,7 +208,8 @@ impl Receiver {
         let fd = socket.as_fd().as_raw_fd();
         let headers = self.free_headers(max);
         let count = number::to_u32(headers.len());
-        let (headers, flags) = (headers.as_mut_ptr(), libc::MSG_DONTWAIT);
+        let headers = headers.as_mut_ptr();
+        let flags = libc::MSG_DONTWAIT;
         let forever = std::ptr::null::<libc::timespec>();
         // SAFETY: the headers point to names, vectors, controls and arena slots that this struct owns, with their
         // lengths, and there are `count` of them; nothing else refers to them during the call.
@@ -218,8 +221,8 @@ impl Receiver {
         Ok(received)
     }
 
-    /// Receives one datagram from one more socket, without source address and control messages. This costs half of a batch
-    /// of one. Returns 1, or 0 if no slot is free.
+    /// Receives one datagram from one more socket, without source address and control messages. This costs half of a
+    /// batch of one. Returns 1, or 0 if no slot is free.
     ///
     /// # Errors
     /// Returns the error of recvfrom(2); the slots keep what they held.
@@ -231,8 +234,8 @@ impl Receiver {
         let slot = self.arena.pointer(self.received * SLOT_BYTES);
         let none = std::ptr::null_mut::<libc::sockaddr>();
         let flags = libc::MSG_DONTWAIT;
-        // SAFETY: the descriptor is borrowed for the call, and the slot is writable for its length; without an address it
-        // is recv(2).
+        // SAFETY: the descriptor is borrowed for the call, and the slot is writable for its length; without an address
+        // it is recv(2).
         let len = unsafe { syscall(libc::SYS_recvfrom, fd, slot, SLOT_BYTES, flags, none, none) };
         let Ok(len) = u32::try_from(len) else {
             return Err(io::Error::last_os_error());
@@ -271,8 +274,8 @@ impl Receiver {
         }
     }
 
-    /// Returns the memory of all slots but the first [`SLOTS_FOR_LONG`] to the system, after a batch of long trains filled
-    /// it. The mutable borrow excludes that a slice of the arena is still in use.
+    /// Returns the memory of all slots but the first [`SLOTS_FOR_LONG`] to the system, after a batch of long trains
+    /// filled it. The mutable borrow excludes that a slice of the arena is still in use.
     pub fn release(&mut self) {
         let start = self.arena.pointer(SLOTS_FOR_LONG * SLOT_BYTES);
         let len = (SLOTS - SLOTS_FOR_LONG) * SLOT_BYTES;
@@ -280,8 +283,8 @@ impl Receiver {
         let skip = start.align_offset(PAGE_BYTES);
         let whole = len.saturating_sub(skip) / PAGE_BYTES * PAGE_BYTES;
         let first = start.wrapping_add(skip);
-        // SAFETY: the pages lie inside the arena, which is private anonymous memory and borrowed mutably here; afterwards
-        // they read as zeroes, which are bytes like any others.
+        // SAFETY: the pages lie inside the arena, which is private anonymous memory and borrowed mutably here;
+        // afterwards they read as zeroes, which are bytes like any others.
         unsafe { libc::madvise(first.cast(), whole, libc::MADV_DONTNEED) };
     }
 
@@ -362,7 +365,7 @@ mod tests {
         }
     }
 
-    /// Writes `trains` datagrams that tell of their number, as one receive call would.
+    /// Writes `trains` datagrams that contain their number, as one receive call would.
     fn receive_call(receiver: &mut Receiver, trains: u8) {
         let first = receiver.received;
         let headers = receiver.free_headers(usize::from(trains));
@@ -400,7 +403,7 @@ mod tests {
         }
     }
 
-    /// A call is given no more headers than slots are free, and a header that was used is as good as new for the next turn.
+    /// A call gets no more headers than slots are free, and used headers are reset for the next turn.
     #[test]
     fn slots_are_bounded_and_headers_are_reset() {
         let mut receiver = Receiver::new();

@@ -14,11 +14,11 @@ use super::control_message::{SEND_BYTES, Sending};
 use super::kernel_memory::KernelMemory;
 use crate::number;
 
-/// Largest number of messages in one call; the limit of the kernel is UIO_MAXIOV, 1,024.
+/// The largest number of messages in one call; the limit of the kernel is UIO_MAXIOV, 1,024.
 pub const MESSAGES_MAX: usize = 64;
 
-/// Longest piece that is copied next to the one before it: a copy is cheaper than one more piece for the kernel to
-/// gather (measured: 6 % of a small datagram's price). Longer pieces are sent from where they lie.
+/// The longest piece that is copied next to the one before it: a copy is cheaper than one more piece for the kernel to
+/// gather (measured: 6 % of a small datagram's cost). Longer pieces are sent from where they lie.
 const COPY_MAX_BYTES: usize = 512;
 /// Room in bytes for the copies of one call. Pieces that do not fit are sent from where they lie.
 const COPIES_BYTES: usize = 64 << 10;
@@ -28,7 +28,7 @@ const COPIES_BYTES: usize = 64 << 10;
 #[repr(C, align(8))]
 struct SendControl([u8; SEND_BYTES]);
 
-/// Memory for the headers of send calls, reused for every batch.
+/// The memory for the headers of send calls, reused for every batch.
 pub struct Sender {
     headers: Vec<libc::mmsghdr>,
     vectors: Vec<libc::iovec>,
@@ -38,12 +38,12 @@ pub struct Sender {
     controls: Box<[SendControl]>,
     /// Short pieces, next to each other.
     copies: KernelMemory<u8>,
-    /// Number of bytes of `copies` in use.
+    /// The number of bytes of `copies` in use.
     copied: usize,
 }
 
-// SAFETY: the raw pointers are only followed during a `SendBatch`, which borrows both the sender and the payloads. Every batch
-// begins by clearing them.
+// SAFETY: the raw pointers are only followed during a `SendBatch`, which borrows both the sender and the payloads.
+// Every batch begins by clearing them.
 unsafe impl Send for Sender {}
 
 impl Default for Sender {
@@ -158,16 +158,17 @@ impl<'a> SendBatch<'_, 'a> {
         let headers = &mut self.linked_headers()[first..];
         let fd = socket.as_fd().as_raw_fd();
         let count = number::to_u32(headers.len());
-        let (headers, flags) = (headers.as_mut_ptr(), libc::MSG_DONTWAIT);
-        // SAFETY: each header points to a name, a control buffer and vectors of this sender, and the vectors to payloads
-        // that `'a` keeps alive; the kernel only reads them, and writes msg_len. Where a vector spans two payloads that lie
-        // next to each other, each byte of it belongs to one of them.
+        let headers = headers.as_mut_ptr();
+        let flags = libc::MSG_DONTWAIT;
+        // SAFETY: each header points to a name, a control buffer and vectors of this sender, and the vectors to
+        // payloads that `'a` keeps alive; the kernel only reads them, and writes msg_len. Where a vector spans two
+        // payloads that lie next to each other, each byte of it belongs to one of them.
         let sent = unsafe { syscall(libc::SYS_sendmmsg, fd, headers, count, flags) };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
 
-    /// Returns the headers of all messages, each pointing to its vectors. These may have moved while they grew, so the headers
-    /// get the pointers only now.
+    /// Returns the headers of all messages, each pointing to its vectors. These may have moved while they grew, so the
+    /// headers get the pointers only now.
     #[inline]
     fn linked_headers(&mut self) -> &mut [libc::mmsghdr] {
         let sender = &mut *self.sender;
@@ -186,9 +187,11 @@ impl<'a> SendBatch<'_, 'a> {
 /// Returns the error of sendto(2).
 pub fn send_one(socket: impl AsFd, bytes: &[u8]) -> io::Result<()> {
     let fd = socket.as_fd().as_raw_fd();
-    let (bytes, len) = (bytes.as_ptr(), bytes.len());
+    let len = bytes.len();
+    let bytes = bytes.as_ptr();
     let none = std::ptr::null::<libc::sockaddr>();
-    // SAFETY: the descriptor is borrowed for the call and `bytes` are readable for `len`; without an address it is send(2).
+    // SAFETY: the descriptor is borrowed for the call and `bytes` are readable for `len`; without an address it is
+    // send(2).
     let sent = unsafe {
         syscall(
             libc::SYS_sendto,
@@ -239,8 +242,9 @@ mod tests {
         control
     }
 
-    /// Every message of a full batch is read as it was written, whatever moved or was borrowed since: addresses, control
-    /// messages, copies that lie next to each other, and long pieces where they lie. Miri checks this under its aliasing rules.
+    /// Every message of a full batch is read as it was written, whatever moved or was borrowed since: addresses,
+    /// control messages, copies that lie next to each other, and long pieces where they lie. Miri checks this under its
+    /// aliasing rules.
     #[test]
     fn messages_are_read_as_written() {
         let long = vec![9_u8; COPY_MAX_BYTES + 1];
@@ -274,7 +278,8 @@ mod tests {
         }
     }
 
-    /// What does not fit into the copies is sent from where it lies, and a message without pieces has no vectors.
+    /// A piece that does not fit into the copies is sent from where it lies, and a message without pieces has no
+    /// vectors.
     #[test]
     fn full_copies_are_passed_over() {
         let piece = [7; COPY_MAX_BYTES];

@@ -14,9 +14,9 @@ pub struct ListenerOptions {
     /// Whether the sockets of several workers share the address, so that the kernel spreads flows over them. Not for
     /// groups: since Linux 6.6 a reuseport group delivers IPv4 multicast to members that never joined.
     pub reuse_port: bool,
-    /// Receive buffer in bytes, as passed to SO_RCVBUF.
+    /// The receive buffer in bytes, as passed to SO_RCVBUF.
     pub receive_buffer: usize,
-    /// Send buffer for replies in bytes, as passed to SO_SNDBUF.
+    /// The send buffer for replies in bytes, as passed to SO_SNDBUF.
     pub send_buffer: usize,
     /// Whether the kernel reports the destination, the local address and the interface of each datagram.
     pub destination: bool,
@@ -89,12 +89,14 @@ fn configure(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Res
     } else {
         (libc::IPPROTO_IPV6, IPV6_MULTICAST_ALL)
     };
-    // The size of replies is given: where the MTU of a hop is smaller, fragments instead of failures, as for upstreams.
+    // The daemon does not choose the size of replies. If the MTU of a hop is smaller, they are fragmented instead of
+    // refused, as for upstreams.
     let (discover, how) = without_discovery(v6);
     set_int(socket, level, discover, how)?;
-    // Off: a datagram to a group that any other socket of this host joined is not ours.
+    // Off, because a datagram to a group that only another socket of this host joined is not for this socket.
     set_int(socket, level, multicast_all, 0)?;
-    // Datagrams of a segmenting sender stay together (udp(7)). Kernels before 5.0 do not have it, and it is not required.
+    // Datagrams of a segmenting sender stay together (udp(7)). Kernels before 5.0 do not have it, and it is not
+    // required.
     let _ = set_int(socket, libc::SOL_UDP, libc::UDP_GRO, 1);
     Ok(())
 }
@@ -156,7 +158,7 @@ pub fn granted_receive_buffer(socket: &UdpSocket) -> io::Result<usize> {
 fn request_control_data(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<()> {
     control_options(v6, options)
         .into_iter()
-        .try_for_each(|(level, option, wanted)| set_int(socket, level, option, wanted.into()))
+        .try_for_each(|(level, option, is_needed)| set_int(socket, level, option, is_needed.into()))
 }
 
 /// Requests control data in addition to what is set, since another reader of the socket may rely on that.
@@ -168,10 +170,10 @@ pub fn request_more_control_data(
     v6: bool,
     options: &ListenerOptions,
 ) -> io::Result<()> {
-    let wanted = control_options(v6, options)
+    let needed = control_options(v6, options)
         .into_iter()
-        .filter(|(_, _, wanted)| *wanted);
-    wanted
+        .filter(|(_, _, is_needed)| *is_needed);
+    needed
         .into_iter()
         .try_for_each(|(level, option, _)| set_int(socket, level, option, 1))
 }
@@ -243,14 +245,14 @@ pub(super) fn without_discovery(v6: bool) -> (i32, i32) {
     }
 }
 
-/// Takes a socket out of the kernel's search for receivers, at once and without a loss. The kernel skips a socket that
-/// is connected to another peer (compute_score in net/ipv4/udp.c), and this peer sends nothing. New datagrams go to the
+/// Diverts new datagrams from a socket to other sockets, at once and without a loss. The kernel skips a socket that is
+/// connected to another peer (compute_score in net/ipv4/udp.c), and this peer sends nothing. New datagrams go to the
 /// next best socket, such as the wildcard; those that the socket holds can still be read. Measured: of 100 datagrams to
 /// an address with an exact socket and a wildcard, sent after this, all reach the wildcard.
 ///
 /// # Errors
 /// Returns the error of connect(2).
-pub fn turn_away(socket: &UdpSocket) -> io::Result<()> {
+pub fn divert_new_datagrams(socket: &UdpSocket) -> io::Result<()> {
     let ip = match socket.local_addr()?.ip() {
         ip if ip.is_unspecified() || ip.is_multicast() => match ip {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -262,12 +264,12 @@ pub fn turn_away(socket: &UdpSocket) -> io::Result<()> {
     socket.connect((ip, 1))
 }
 
-/// Lets no new datagram into a socket, and keeps those that it holds: a socket filter that accepts no byte. The kernel
-/// counts what still arrives as dropped.
+/// Blocks new datagrams for a socket, which keeps those that it holds. It attaches a socket filter that accepts no
+/// byte. The kernel counts what still arrives as dropped.
 ///
 /// # Errors
 /// Returns the error of setsockopt(2).
-pub fn close_door(socket: impl AsFd) -> io::Result<()> {
+pub fn block_new_datagrams(socket: impl AsFd) -> io::Result<()> {
     // BPF_RET | BPF_K with 0: keep no byte (include/uapi/linux/bpf_common.h).
     SockRef::from(&socket).attach_filter(&[SockFilter::new(0x06, 0, 0, 0)])
 }

@@ -8,25 +8,25 @@ use socket2::Socket;
 
 use super::option::{bind_to_interface, interface_index, set, set_int};
 use super::socket::{
-    close_door, new_socket, set_receive_buffer, set_send_buffer, without_discovery,
+    block_new_datagrams, new_socket, set_receive_buffer, set_send_buffer, without_discovery,
 };
 
 /// The options of a socket to an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpstreamSocketOptions {
-    /// Send buffer in bytes, as passed to SO_SNDBUF.
+    /// The send buffer in bytes, as passed to SO_SNDBUF.
     pub send_buffer: usize,
     /// Whether the socket receives replies. Otherwise a filter refuses whatever comes back, instead of filling a buffer
     /// that is never read.
     pub receives: bool,
-    /// TTL or hop limit; `None` is the default of the host, and 1 to a group.
+    /// The TTL or hop limit; `None` is the default of the host, and 1 to a group.
     pub ttl: Option<u8>,
-    /// Differentiated services code point, 0 to 63 (RFC 2474).
+    /// The differentiated services code point, 0 to 63 (RFC 2474).
     pub dscp: Option<u8>,
     /// The source address; port 0 leaves the choice to the kernel. Workers share a fixed port by SO_REUSEPORT, and then
     /// the kernel delivers the replies of one upstream to whichever of them it finds first.
     pub source: Option<SocketAddr>,
-    /// Index of the interface that datagrams leave through; 0 leaves the choice to the kernel.
+    /// The index of the interface that datagrams leave through; 0 leaves the choice to the kernel.
     pub interface: u32,
     /// Whether sockets on this host receive what is sent to a group.
     pub loop_back: bool,
@@ -48,8 +48,8 @@ impl UpstreamSocketOptions {
     }
 }
 
-/// Receive buffer in bytes of a socket that receives replies: room for some thousand small ones, or 450 of full size.
-/// It takes memory only for what it holds.
+/// The receive buffer in bytes of a socket that receives replies: room for some thousand small ones, or 450 of full
+/// size. It takes memory only for what it holds.
 const REPLIES_BYTES: usize = 1 << 20;
 
 /// Opens a socket that is to be connected to an upstream; sending is 12 % cheaper than with an address at each send.
@@ -66,7 +66,7 @@ pub fn upstream_socket(
     if options.receives {
         set_receive_buffer(&socket, REPLIES_BYTES)?;
     } else {
-        close_door(&socket)?;
+        block_new_datagrams(&socket)?;
         socket.set_recv_buffer_size(0)?;
     }
     prepare(&socket, upstream, options)?;
@@ -90,8 +90,9 @@ pub(super) fn prepare(
     };
     let (discover, how) = without_discovery(upstream.is_ipv6());
     set_int(socket, level, discover, how)?;
-    // Without it the kernel does not report what a full device queue drops (udp_send_skb in the kernel). The socket serves
-    // this upstream alone. `error_queue` drains its errors, or else they take no more than the receive buffer.
+    // Without it, the kernel does not report datagrams that a full device queue drops (udp_send_skb in the kernel). The
+    // socket serves this upstream alone. `error_queue` drains its errors, or else they take no more than the receive
+    // buffer.
     set_int(socket, level, errors, 1)?;
     // The file names the upstream, so a broadcast address there is meant (SO_BROADCAST in socket(7)).
     socket.set_broadcast(true)?;

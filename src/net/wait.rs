@@ -24,13 +24,13 @@ pub fn until_readable(fd: impl AsFd) -> io::Result<()> {
 }
 
 /// Returns whether a connection can be accepted, or something can be read, within this time.
-pub fn is_readable(socket: impl AsFd, patience: Duration) -> bool {
-    let mut wish = [PollFd::new(&socket, PollFlags::IN)];
+pub fn is_readable(socket: impl AsFd, wait_max: Duration) -> bool {
+    let mut polled = [PollFd::new(&socket, PollFlags::IN)];
     let timeout = Timespec {
-        tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(patience.subsec_nanos()),
+        tv_sec: i64::try_from(wait_max.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(wait_max.subsec_nanos()),
     };
-    poll(&mut wish, Some(&timeout)).is_ok_and(|ready| ready > 0)
+    poll(&mut polled, Some(&timeout)).is_ok_and(|ready| ready > 0)
 }
 
 /// Waits for an event, whatever signals interrupt the call.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::build::error::Refusal;
 use crate::config::diagnostics::{did_you_mean, quoted};
 use crate::dispatch::id::HandlerId;
-use crate::dispatch::sessions::page::{Seen, SessionCursor, SessionPage, Wanted};
+use crate::dispatch::sessions::page::{ListedSession, PageQuery, SessionCursor, SessionPage};
 use crate::handover::running::Running;
 use crate::supervisor::responder::Responder;
 use crate::worker::command::{Command, Handle};
@@ -171,7 +171,7 @@ impl Lister {
 
     fn page(&self, worker: usize, from: SessionCursor, deadline: Instant) -> Option<SessionPage> {
         let (responder, page) = bounded(1);
-        let query = Wanted {
+        let query = PageQuery {
             handler: self.handler,
             client: self.client,
             from,
@@ -182,12 +182,12 @@ impl Lister {
         page.recv_deadline(deadline).ok()
     }
 
-    fn has_port(&self, seen: &Seen) -> bool {
+    fn has_port(&self, seen: &ListedSession) -> bool {
         self.port
             .is_none_or(|port| seen.record.key.client.port() == port)
     }
 
-    fn row(&self, worker: usize, seen: &Seen) -> SessionRow {
+    fn row(&self, worker: usize, seen: &ListedSession) -> SessionRow {
         let name = |names: &[String], index: usize| names.get(index).cloned().unwrap_or_default();
         let record = &seen.record;
         let route = record

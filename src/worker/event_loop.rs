@@ -32,26 +32,26 @@ use crate::dispatch::time::{Time, nanoseconds};
 use crate::net::errno::{self, ReceiveError};
 use crate::net::receive::{Receiver, SLOTS};
 
-/// Events that one poll call can return; further events wait for the next call.
+/// The most events that one poll call can return; further events wait for the next call.
 const EVENTS_MAX: usize = 256;
-/// Rounds of turns between two polls while there is work. A quiet listener waits at most this many rounds longer.
+/// The number of rounds between two polls while there is work. A quiet listener waits at most this many rounds longer.
 const ROUNDS_PER_POLL: u32 = 8;
-/// Delay before a receive call that failed with ENOMEM is retried, and before `on_turn_end` is called again on a
+/// The delay before a receive call that failed with ENOMEM is retried, and before `on_turn_end` is called again on a
 /// handler that still holds buffered output.
 const LATER: Duration = Duration::from_millis(10);
-/// Shortest wait that only a timer causes.
+/// The shortest wait that only a timer causes.
 const TICK_MIN: Duration = Duration::from_millis(5);
-/// Longest time between two checks of the handlers' next deadline, once one of them has a deadline.
+/// The longest time between two checks of the handlers' next deadline, once one of them has a deadline.
 const TICK_MAX: Duration = Duration::from_millis(100);
-/// Longest time that a stopping worker handles what its sockets still hold.
+/// The longest time for which a stopping worker handles the datagrams that its sockets still hold.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
-/// Longest time that a stopping worker then waits for outstanding replies. Requests for the next process may be
-/// queueing meanwhile. A buffer of 8 MiB holds 20,000 datagrams of 64 bytes (docs/operations.md), which is 200 ms at
+/// The longest time for which a stopping worker then waits for outstanding replies. Meanwhile requests for the next
+/// process may queue. A buffer of 8 MiB holds 20,000 datagrams of 64 bytes (docs/operations.md), which is 200 ms at
 /// 100,000 a second.
 const OUTSTANDING_MAX: Duration = Duration::from_millis(50);
-/// Upstream sockets that one turn reads, so that commands and listeners do not wait for all of them.
+/// The most upstream sockets that one turn reads, so that commands and listeners do not wait for all of them.
 const SOCKETS_PER_TURN: usize = 64;
-/// Token of the command queue. The token of a listener is its index; upstream sockets start at [`TOKENS`].
+/// The token of the command queue. The token of a listener is its index; upstream sockets start at [`TOKENS`].
 const COMMANDS: Token = Token(usize::MAX);
 
 /// One worker with its sockets, handlers and event loop, ready to run.
@@ -69,19 +69,19 @@ pub struct Worker {
     reports: Vec<(UpstreamSocketId, i32)>,
     flusher: Flusher,
     epoch: Instant,
-    /// When the handlers' next deadline is checked again; `None` if no handler has one.
+    /// The time at which the handlers' next deadline is checked again; `None` if no handler has one.
     deadline: Option<Time>,
     /// Listeners that may hold datagrams, each at most once.
     ready: VecDeque<LocalListener>,
     is_ready: Vec<bool>,
     stop_at: Option<Instant>,
-    /// Set once a stopping worker has drained its sockets: the end of the wait for outstanding replies.
+    /// The end of the wait for outstanding replies. It is set once a stopping worker has drained its sockets.
     outstanding_until: Option<Instant>,
     /// Set by [`Command::Park`]: the loop ends, so that another worker can continue from this one's state.
     is_parked: bool,
 }
 
-/// What remains to be done for a listener after a turn.
+/// The state of a listener after its turn.
 #[derive(Debug, PartialEq, Eq)]
 enum After {
     /// The socket is empty: the next event queues the listener again.
@@ -92,13 +92,13 @@ enum After {
     Later,
 }
 
-/// Next step of the loop after a round.
+/// The next step of the loop after a round.
 enum Next {
     /// The loop runs another round.
     Round,
     /// The worker ends with its state intact, so that another worker can continue.
     Park,
-    /// The worker has stopped and has handled what its sockets held.
+    /// The worker has stopped, and has handled the datagrams that its sockets held.
     End,
 }
 
@@ -156,8 +156,8 @@ impl Worker {
     }
 
     /// Runs until [`Command::Stop`] has drained the sockets, or until [`Command::Park`]. Returns the worker with its
-    /// final ledger; sinks of its dispatcher may still be at work. A parked worker holds all that another worker needs,
-    /// and can be run again.
+    /// final ledger; sinks of its dispatcher may still be at work. A parked worker holds everything that another worker
+    /// needs, and can be run again.
     pub fn run(mut self) -> Worker {
         self.is_parked = false;
         let mut events = Events::with_capacity(EVENTS_MAX);
@@ -184,8 +184,8 @@ impl Worker {
         self
     }
 
-    /// Whether to poll before the next round. Under load something is always ready, and each poll costs a system call.
-    /// If the last poll could not report every socket, replies would fall behind the requests.
+    /// Returns whether to poll before the next round. Under load something is always ready, and each poll costs a
+    /// system call. If the last poll could not report every socket, replies would fall behind the requests.
     fn is_poll_due(&self, rounds: u32, timeout: Option<Duration>) -> bool {
         rounds.is_multiple_of(ROUNDS_PER_POLL)
             || timeout != Some(Duration::ZERO)
@@ -194,13 +194,13 @@ impl Worker {
 
     /// Runs due timers, waits for events, and queues the sockets that are ready.
     fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) {
-        let wait = self.keep_time(timeout);
+        let wait = self.run_timers(timeout);
         self.upstream_sockets.begin_poll(self.now());
         // An interrupted or failed poll returns no events; the next poll returns all of them.
         let _ = self.poll.poll(events, wait);
         for event in &*events {
             match event.token() {
-                COMMANDS => self.obey(),
+                COMMANDS => self.run_commands(),
                 Token(socket) if socket >= TOKENS => self
                     .upstream_sockets
                     .queue(UpstreamSocketId::new(socket - TOKENS)),
@@ -211,7 +211,7 @@ impl Worker {
             .end_poll(events.iter().count() < EVENTS_MAX);
     }
 
-    /// Decides what follows a round.
+    /// Returns the step that follows a round.
     fn next(&mut self) -> Next {
         if self.is_parked {
             Next::Park
@@ -245,7 +245,7 @@ impl Worker {
         let mut timeout = None;
         for _ in 0..self.ready.len() {
             if !self.commands.is_empty() {
-                self.obey();
+                self.run_commands();
             }
             if self.is_over() {
                 break;
@@ -266,9 +266,9 @@ impl Worker {
         timeout
     }
 
-    /// Makes one receive call for one listener, dispatches what it returned, and flushes once.
+    /// Makes one receive call for one listener, dispatches the datagrams, and flushes once.
     fn request_turn(&mut self, listener: LocalListener) -> After {
-        let asked = self.listeners[listener.index()].trains_max;
+        let trains_max = self.listeners[listener.index()].trains_max;
         let is_tapped = !self.dispatcher.taps().is_empty();
         if let Some(after) = self.receive_requests(listener, is_tapped) {
             return after;
@@ -286,13 +286,13 @@ impl Worker {
         if self.dispatcher.is_measured() {
             self.dispatcher.settle_latency(time_of_day_ns());
         }
-        if asked > self.listeners[listener.index()].trains_max {
+        if trains_max > self.listeners[listener.index()].trains_max {
             self.receiver.release();
         }
         After::More
     }
 
-    /// Makes one receive call. If it returned nothing, returns what remains to be done for the listener.
+    /// Makes one receive call. If the call returned no datagram, this returns the state of the listener.
     fn receive_requests(&mut self, listener: LocalListener, is_tapped: bool) -> Option<After> {
         let from = &self.listeners[listener.index()];
         // A tap shows the source even if no handler needs it.
@@ -316,7 +316,7 @@ impl Worker {
         }
     }
 
-    /// Makes trains of what a listener received. Those that cannot be handled are counted as dropped.
+    /// Makes trains of the slots that a listener received. Trains that cannot be handled are counted as dropped.
     fn gather_requests(&mut self, listener: LocalListener) {
         self.trains.clear();
         let from = &mut self.listeners[listener.index()];
@@ -332,7 +332,7 @@ impl Worker {
         }
     }
 
-    /// Sends what the turn left in the outbox, and notifies handlers of send failures on their sockets.
+    /// Sends the contents of the outbox, and notifies handlers of send failures on their sockets.
     fn flush(&mut self) {
         let (outbox, ledger) = self.dispatcher.sending();
         let sockets = FlushSockets {
@@ -349,7 +349,7 @@ impl Worker {
     }
 
     /// Calls the handlers whose deadline has passed. Returns how long the next poll may wait.
-    fn keep_time(&mut self, timeout: Option<Duration>) -> Option<Duration> {
+    fn run_timers(&mut self, timeout: Option<Duration>) -> Option<Duration> {
         let now = self.now();
         if self.deadline.is_none_or(|deadline| deadline <= now) {
             if self
@@ -358,7 +358,7 @@ impl Worker {
                 .is_some_and(|deadline| deadline <= now)
             {
                 self.dispatcher.set_time(now);
-                self.dispatcher.time(&mut self.upstream_sockets);
+                self.dispatcher.run_timers(&mut self.upstream_sockets);
                 self.flush();
             }
             // Any timer that is set in the meantime has a later deadline.
@@ -371,12 +371,12 @@ impl Worker {
         timeout.into_iter().chain(wait).chain(outstanding).min()
     }
 
-    /// The time since the epoch that all workers share.
+    /// Returns the time since the epoch that all workers share.
     fn now(&self) -> Time {
         Time::default().after(self.epoch.elapsed())
     }
 
-    /// Whether the loop must end now: the worker is parked, or its time for draining has expired.
+    /// Returns whether the loop must end now: the worker is parked, or its time for draining has expired.
     fn is_over(&self) -> bool {
         self.is_parked
             || self
@@ -384,7 +384,7 @@ impl Worker {
                 .is_some_and(|stop_at| Instant::now() >= stop_at)
     }
 
-    /// Whether a stopping worker has handled everything and no longer waits for outstanding replies.
+    /// Returns whether a stopping worker has handled everything and no longer waits for outstanding replies.
     fn is_finished(&mut self) -> bool {
         if self.stop_at.is_none() || !self.ready.is_empty() || self.upstream_sockets.ready() > 0 {
             return false;
@@ -401,13 +401,13 @@ impl Worker {
         }
     }
 
-    /// Ledger of a worker that does not run. Its sinks may still be at work.
+    /// Returns the ledger of a worker that does not run. Its sinks may still be at work.
     pub fn accounts(&self) -> Ledger {
         self.dispatcher.snapshot()
     }
 }
 
-/// Wall-clock time in nanoseconds since 1970: the clock of the kernel's receive timestamps.
+/// Returns the wall-clock time in nanoseconds since 1970: the clock of the kernel's receive timestamps.
 fn time_of_day_ns() -> u64 {
     nanoseconds(
         SystemTime::now()

@@ -23,9 +23,9 @@ use crate::net::send::{MESSAGES_MAX, SendBatch, Sender};
 
 /// The sockets that a flush sends through.
 pub struct FlushSockets<'a> {
-    /// Listeners, through which replies leave: each through the listener that received the request.
+    /// The listeners. A reply leaves through the listener that received the request.
     pub listeners: &'a mut [Listener],
-    /// Upstream sockets, through which everything else leaves.
+    /// The upstream sockets, through which everything else leaves.
     pub upstream_sockets: &'a mut UpstreamSockets,
 }
 
@@ -42,7 +42,7 @@ impl<'a> Content<'a> {
     }
 }
 
-/// Memory for flushing, which every turn reuses.
+/// The memory for flushing, which every turn reuses.
 #[derive(Default)]
 pub struct Flusher {
     sender: Sender,
@@ -110,11 +110,11 @@ impl Flusher {
         else {
             return;
         };
-        let account = &mut ledger.handlers[handler.index()];
-        let theirs = &mut ledger.upstreams[upstream.index()];
+        let handler_count = &mut ledger.handlers[handler.index()];
+        let upstream_count = &mut ledger.upstreams[upstream.index()];
         let mut settle = |sent: Sent| {
-            theirs.record(sent);
-            account.record(sent);
+            upstream_count.record(sent);
+            handler_count.record(sent);
         };
         for kept in kept.chunks(MESSAGES_MAX) {
             let header = |kept: &Kept| {
@@ -138,7 +138,7 @@ impl Flusher {
                     ttl: kept.parcel.ttl,
                     ..Sending::default()
                 };
-                batch.begin(None, &send_socket.spare(sending));
+                batch.begin(None, &send_socket.without_implied(sending));
                 batch.piece(header);
                 batch.piece(content.bytes(kept.parcel.span));
                 self.runs.push(Run {
@@ -163,12 +163,12 @@ impl Flusher {
         let Some((send_socket, handler, upstream)) = upstream_sockets.send_socket(socket) else {
             return;
         };
-        let account = &mut ledger.handlers[handler.index()];
-        let theirs = &mut ledger.upstreams[upstream.index()];
+        let handler_count = &mut ledger.handlers[handler.index()];
+        let upstream_count = &mut ledger.upstreams[upstream.index()];
         let mut trouble = None;
         let mut settle = |sent: Sent| {
-            theirs.record(sent);
-            account.record(sent);
+            upstream_count.record(sent);
+            handler_count.record(sent);
             trouble = match sent {
                 Sent::Refused(errno, _) if errno::lacks_source(errno) => Some(Trouble::Broken),
                 Sent::Reported(errno) => trouble.or(Some(Trouble::Reported(errno))),
@@ -240,7 +240,7 @@ impl SendPath<'_> {
         }
     }
 
-    /// Sends the datagrams of the first run one by one. Returns how many the kernel accepted.
+    /// Sends the datagrams of the first run one by one. Returns the number that the kernel accepted.
     fn send_singles(&mut self, items: Items<'_>, run: Run, settle: &mut dyn FnMut(Sent)) -> u32 {
         let mut singles = std::mem::take(self.singles);
         singles.clear();
@@ -302,7 +302,7 @@ impl SendPath<'_> {
     }
 }
 
-/// Inputs that decide how items become messages.
+/// The inputs that determine how items become messages.
 struct Gathering<'a, 'e> {
     limits: SegmentLimits,
     send_socket: &'e SendSocket,
@@ -328,7 +328,11 @@ fn gather<'a>(
         }
         let (to, sending) = rest.head();
         let segment = run.segment;
-        batch.begin(to, &by.send_socket.spare(Sending { segment, ..sending }));
+        batch.begin(
+            to,
+            &by.send_socket
+                .without_implied(Sending { segment, ..sending }),
+        );
         for index in 0..run.parcels {
             batch.piece(by.content.bytes(rest.parcel(index).span));
         }

@@ -44,9 +44,9 @@ pub fn reply_train(slot: &Slot<'_>) -> Train {
 pub struct Listener {
     /// The socket, which also sends the replies.
     pub send_socket: SendSocket,
-    /// Bound address; it is the destination of every datagram if the kernel is not asked for one.
+    /// The bound address; it is the destination of every datagram if the kernel is not asked for one.
     pub address: SocketAddr,
-    /// Options that the socket is made with.
+    /// The options that the socket is made with.
     options: ListenerOptions,
     /// Whether the socket is not bound yet: see [`Listener::bind_late`].
     is_late: bool,
@@ -54,26 +54,26 @@ pub struct Listener {
     pub receives_source: bool,
     /// Whether the kernel is asked for the destination of each datagram.
     pub receives_destination: bool,
-    /// Which socket of the configuration this is.
+    /// The slot of the socket in the configuration.
     pub slot: SocketSlot,
-    /// Number of trains that the next receive call asks for.
+    /// The most trains that the next receive call accepts.
     pub trains_max: usize,
-    /// Value of the kernel's drop counter when it was last read.
+    /// The value of the kernel's drop counter when it was last read.
     drops_seen: u32,
 }
 
-/// What a listener is made of, besides its socket.
+/// The parts of a listener, besides its socket.
 #[derive(Debug)]
 pub struct ListenerParts {
-    /// Which socket of the configuration this is.
+    /// The slot of the socket in the configuration.
     pub slot: SocketSlot,
-    /// Bound address.
+    /// The bound address.
     pub address: SocketAddr,
-    /// Options that the socket is made with.
+    /// The options that the socket is made with.
     pub options: ListenerOptions,
     /// Whether the kernel is asked for the source of each datagram.
     pub receives_source: bool,
-    /// Whether the socket is not bound yet, and will be by [`Listener::bind_late`].
+    /// Whether the socket is not bound yet; [`Listener::bind_late`] binds it.
     pub is_late: bool,
 }
 
@@ -100,13 +100,14 @@ impl Listener {
         }
     }
 
-    /// Whether the socket is not bound yet.
+    /// Returns whether the socket is not bound yet.
     pub fn is_late(&self) -> bool {
         self.is_late
     }
 
     /// Binds the socket beside others of its address that are in use. From then on, the kernel spreads flows over one
-    /// socket more, and the other sockets' owners are not notified. Therefore this is done when nothing else can fail.
+    /// more socket. The owners of the other sockets are not notified, so the socket is bound when nothing else can
+    /// fail.
     ///
     /// # Errors
     ///
@@ -138,7 +139,7 @@ impl Listener {
         )
     }
 
-    /// Receive buffer that the kernel granted, in bytes; 0 if it cannot be read.
+    /// Returns the receive buffer that the kernel granted, in bytes; 0 if it cannot be read.
     pub fn receive_buffer(&self) -> usize {
         granted_receive_buffer(self.send_socket.socket()).unwrap_or(0)
     }
@@ -152,7 +153,7 @@ impl Listener {
         Ok((self.slot, self.send_socket.socket().try_clone()?))
     }
 
-    /// Exports what the next worker must know about the socket.
+    /// Exports the state of the socket for the next worker.
     pub fn save(&self) -> ListenerState {
         ListenerState {
             slot: self.slot,
@@ -162,9 +163,9 @@ impl Listener {
     }
 
     /// Continues with a socket that another worker has read until now.
-    pub fn inherit(&mut self, left: &ListenerState) {
-        self.drops_seen = left.drops_seen;
-        self.send_socket.restore(left.sticky);
+    pub fn inherit(&mut self, saved: &ListenerState) {
+        self.drops_seen = saved.drops_seen;
+        self.send_socket.restore(saved.sticky);
     }
 
     /// Adapts the size of the next receive call to the last received slot.
@@ -176,7 +177,8 @@ impl Listener {
         };
     }
 
-    /// Number of datagrams that the kernel dropped since the last call. The kernel's counter has 32 bits and may wrap.
+    /// Returns the number of datagrams that the kernel dropped since the last call. The kernel's counter has 32 bits
+    /// and may wrap.
     pub fn new_kernel_drops(&mut self) -> u64 {
         let Ok(drops) = option::kernel_drops(self.send_socket.socket()) else {
             return 0;
@@ -220,8 +222,8 @@ impl Listener {
     fn envelope(&self, src: Option<SocketAddr>, control: &Received) -> Envelope {
         let here = |ip| SocketAddr::new(ip, self.address.port());
         let dst = control.destination.map_or(self.address, here);
-        // A datagram that arrived before the kernel was asked for it has no local address. Its destination is the local
-        // address then. If the destination is a group, the kernel chooses.
+        // A datagram that arrived before the socket option was set has no local address. Its destination then serves as
+        // the local address. If the destination is a group, the kernel chooses.
         let is_known = |local: &IpAddr| !local.is_unspecified() || dst.ip().is_multicast();
         let local = control.local.filter(is_known).map_or(dst, here);
         Envelope {

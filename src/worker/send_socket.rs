@@ -1,4 +1,4 @@
-//! A socket to send through, with the limits and options that are known of it.
+//! A socket to send through, with its known limits and options.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -15,7 +15,7 @@ use crate::net::option::set_int;
 use crate::net::send::send_one;
 use crate::net::upstream::{self, UpstreamSocketOptions};
 
-/// Most datagrams that one call discards; more than the receive buffer of a session's socket holds.
+/// The most datagrams that one call discards; more than the receive buffer of a session's socket holds.
 const DISCARDED_MAX: usize = 4_096;
 
 /// A socket to send through: a listener's, or one towards an upstream.
@@ -23,38 +23,38 @@ const DISCARDED_MAX: usize = 4_096;
 pub struct SendSocket {
     socket: UdpSocket,
     v6: bool,
-    /// Segment sizes and counts that the kernel has not refused on this socket.
+    /// The segment sizes and counts that the kernel has not refused on this socket.
     pub(super) limits: SegmentLimits,
-    /// Whether all datagrams go to one peer, so that a limit of its path is worth remembering.
+    /// Whether all datagrams go to one peer, so that a limit of the path to it is recorded.
     is_connected: bool,
-    /// TTL that the socket sends with, if the daemon has set it.
+    /// The TTL that the socket sends with, if the daemon has set it.
     ttl: Option<u8>,
-    /// TTL that the socket was made with; `None` means the host's default.
+    /// The TTL that the socket was made with; `None` means the host's default.
     own_ttl: Option<u8>,
-    /// Source address of everything that leaves, if the socket is bound to a usable one.
+    /// The source address of everything that leaves, if the socket is bound to a usable one.
     bound: Option<IpAddr>,
     /// Whether UDP GRO may join received datagrams of one flow.
     gathers: bool,
-    /// How a connected socket to an upstream is replaced.
+    /// The parameters to replace a connected socket to an upstream.
     renewable: Option<Box<Pattern>>,
-    /// Why there is no connection to the upstream, as an errno.
+    /// The reason why there is no connection to the upstream, as an errno.
     unreachable: Option<i32>,
     /// Whether the source address of a connected socket may no longer exist.
     doubts_source: bool,
 }
 
-/// Options that were set on a socket during use, and stay set when another worker or process takes it over.
+/// The options that were set on a socket during use, and stay set when another worker or process takes it over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sticky {
-    /// TTL that the socket sends with, if one was set.
+    /// The TTL that the socket sends with, if one was set.
     ttl: Option<u8>,
     /// Whether UDP GRO may join received datagrams of one flow.
     gathers: bool,
-    /// Whether the socket is an IPv6 one. Asking the kernel for thousands of sockets takes milliseconds.
+    /// Whether the socket is an IPv6 one. Reading this from the kernel for thousands of sockets takes milliseconds.
     v6: bool,
 }
 
-/// Parameters to make a socket to an upstream.
+/// The parameters to make a socket to an upstream.
 #[derive(Debug, Clone, Copy)]
 struct Pattern {
     upstream: SocketAddr,
@@ -93,7 +93,7 @@ impl SendSocket {
     /// Wraps the socket of a listener that is bound to `address`.
     pub fn of_listener(socket: UdpSocket, address: SocketAddr) -> SendSocket {
         let ip = address.ip();
-        // A zone needs its interface with each datagram; a group cannot be a source address.
+        // A link-local address needs its interface with each datagram; a group cannot be a source address.
         let is_plain = !ip.is_unspecified() && !ip.is_multicast() && !is_link_local(ip);
         SendSocket {
             bound: is_plain.then_some(ip),
@@ -101,7 +101,7 @@ impl SendSocket {
         }
     }
 
-    /// Makes a one-way socket to an upstream. A missing route to it is no error: each flush tries again.
+    /// Makes a one-way socket to an upstream. A missing route to it is not an error, because each flush tries again.
     ///
     /// # Errors
     ///
@@ -141,9 +141,9 @@ impl SendSocket {
     /// # Errors
     ///
     /// Fails if the socket cannot be made, for example with EMFILE.
-    pub fn nowhere(options: UpstreamSocketOptions) -> io::Result<SendSocket> {
-        let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
-        let socket = upstream::upstream_socket(nobody, &options)?;
+    pub fn unresolved(options: UpstreamSocketOptions) -> io::Result<SendSocket> {
+        let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
+        let socket = upstream::upstream_socket(unspecified, &options)?;
         Ok(SendSocket {
             unreachable: Some(libc::EDESTADDRREQ),
             ..SendSocket::new(socket, false)
@@ -154,7 +154,8 @@ impl SendSocket {
     ///
     /// # Errors
     ///
-    /// Fails if the socket cannot be made or connected. `errno::lacks_port` tells whether no source port was left.
+    /// Fails if the socket cannot be made or connected. `errno::lacks_port` returns whether the cause is a lack of
+    /// source ports.
     pub fn for_session(
         upstream: SocketAddr,
         options: UpstreamSocketOptions,
@@ -210,8 +211,8 @@ impl SendSocket {
         self.gathers = sticky.gathers;
     }
 
-    /// Replaces the socket by `socket`, an earlier worker's, if that is connected to the same upstream. The source port
-    /// that the upstream knows then stays in use. Returns whether the socket was replaced.
+    /// Replaces the socket by `socket` of an earlier worker, if that one is connected to the same upstream. The source
+    /// port that the upstream has seen then stays in use. Returns whether the socket was replaced.
     pub fn replace_socket(&mut self, socket: UdpSocket, sticky: Sticky) -> bool {
         let same = self.unreachable.is_none()
             && self.upstream().is_some()
@@ -223,12 +224,12 @@ impl SendSocket {
         same
     }
 
-    /// Returns the socket and discards what is known of it.
+    /// Returns the socket alone, without its limits and options.
     pub fn into_socket(self) -> UdpSocket {
         self.socket
     }
 
-    /// Discards what the socket has received. Returns how many reads that took; a train counts once.
+    /// Discards the datagrams that the socket has received. Returns the number of reads; a train counts once.
     pub(super) fn discard_queue(&self) -> u64 {
         let mut discarded = 0;
         for _ in 0..DISCARDED_MAX {
@@ -250,28 +251,28 @@ impl SendSocket {
         }
     }
 
-    /// Whether UDP GRO may join received datagrams.
+    /// Returns whether UDP GRO may join received datagrams.
     pub fn gathers(&self) -> bool {
         self.gathers
     }
 
-    /// Address of the upstream, if this socket was made by [`SendSocket::to_upstream`].
+    /// Returns the address of the upstream, if this socket was made by [`SendSocket::to_upstream`].
     pub(super) fn upstream(&self) -> Option<SocketAddr> {
         self.renewable.as_deref().map(|pattern| pattern.upstream)
     }
 
-    /// The socket itself.
+    /// Returns the socket itself.
     pub fn socket(&self) -> &UdpSocket {
         &self.socket
     }
 
-    /// Why the upstream cannot be reached now, as an errno.
+    /// Returns the reason why the upstream cannot be reached now, as an errno.
     pub fn unreachable(&self) -> Option<i32> {
         self.unreachable
     }
 
-    /// Tries to replace the socket if the last flush left doubts about its source address. Returns whether there were
-    /// any.
+    /// Tries to replace the socket if its source address may no longer exist since the last flush. Returns whether that
+    /// was the case.
     pub(super) fn renew_if_doubted(&mut self) -> bool {
         let doubted = self.doubts_source;
         if doubted {
@@ -281,10 +282,10 @@ impl SendSocket {
     }
 
     /// Replaces the socket to the upstream if a new one would send from another address. connect(2) chooses the source
-    /// address once. When that address is removed (DHCP, a VPN that reconnects), the old socket fails for ever. If no
-    /// socket can be made now, the next flush tries again. Returns whether the socket was replaced.
+    /// address once. When that address is removed (DHCP, a VPN that reconnects), every send through the old socket
+    /// fails. If no socket can be made now, the next flush tries again. Returns whether the socket was replaced.
     pub(super) fn renew(&mut self) -> bool {
-        // If the sender's address is the source, another socket cannot replace a removed address.
+        // If the source is the sender's address, another socket would not help.
         let Some(pattern) = self
             .renewable
             .as_deref()
@@ -312,30 +313,30 @@ impl SendSocket {
     /// uses the connection's route only without control data. `None` is the TTL that the socket was made with, whatever
     /// has been set since.
     pub(super) fn adopt(&mut self, ttl: Option<u8>) {
-        let wanted = ttl.or(self.own_ttl);
-        if self.ttl == wanted || self.is_group() {
+        let target = ttl.or(self.own_ttl);
+        if self.ttl == target || self.is_group() {
             return;
         }
-        // If the kernel refuses, a TTL that was asked for is sent as control data. The socket's own TTL cannot be sent
-        // that way, and is not worth losing a datagram.
-        if upstream::set_ttl(&self.socket, self.v6, wanted).is_ok() || ttl.is_none() {
-            self.ttl = wanted;
+        // If the kernel refuses, a given TTL is sent as control data. The socket's own TTL cannot be sent that way. The
+        // datagram is then sent with the TTL that the socket has.
+        if upstream::set_ttl(&self.socket, self.v6, target).is_ok() || ttl.is_none() {
+            self.ttl = target;
         }
     }
 
-    /// Whether the destination is a multicast group, for which the kernel has a separate TTL.
+    /// Returns whether the destination is a multicast group, for which the kernel has a separate TTL.
     fn is_group(&self) -> bool {
         self.upstream()
             .is_some_and(|upstream| upstream.ip().is_multicast())
     }
 
-    /// Whether a TTL can be used now. The TTL that the socket was made with cannot be sent as control data.
+    /// Returns whether a TTL can be used now. The TTL that the socket was made with cannot be sent as control data.
     pub(super) fn can_send_with(&self, ttl: Option<u8>) -> bool {
         ttl.is_some() || self.ttl == self.own_ttl
     }
 
-    /// Removes the control data that the socket implies anyway.
-    pub(super) fn spare(&self, mut sending: Sending) -> Sending {
+    /// Returns `sending` without the control data that the socket's own options already provide.
+    pub(super) fn without_implied(&self, mut sending: Sending) -> Sending {
         sending.v6 = self.v6;
         if sending.ttl == self.ttl {
             sending.ttl = None;
@@ -351,7 +352,7 @@ impl SendSocket {
         if !errno::is_about_size(error) {
             self.limits.bytes_max = 0;
         } else if self.is_connected {
-            // A listener sends to many clients: the narrow path of one says nothing about the others.
+            // A listener sends to many clients, and a limit of the path to one does not hold for the others.
             self.limits.bytes_max = smaller;
         }
     }

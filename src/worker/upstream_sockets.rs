@@ -1,4 +1,4 @@
-//! The sockets of one worker to its upstreams, addressed by the ids that handlers know. Each stateless upstream has a
+//! The sockets of one worker to its upstreams, addressed by the ids that handlers use. Each stateless upstream has a
 //! one-way socket from the start. The others are opened and closed for sessions, and receive.
 
 mod socket;
@@ -24,7 +24,7 @@ use crate::dispatch::verdict::DropReason;
 use crate::net::upstream::UpstreamSocketOptions;
 use crate::net::{epoll, errno};
 
-/// First token of an upstream socket; lower tokens are indexes of listeners.
+/// The first token of an upstream socket; lower tokens are indexes of listeners.
 pub const TOKENS: usize = 1 << 32;
 const _: () = assert!(
     TOKENS > u32::MAX as usize,
@@ -38,16 +38,16 @@ const POLL_AGE_MAX: Duration = Duration::from_millis(10);
 /// A worker's view of an upstream.
 #[derive(Debug, Clone)]
 pub struct UpstreamTarget {
-    /// Handler that the upstream belongs to.
+    /// The handler that the upstream belongs to.
     pub handler: HandlerId,
-    /// Current address; `None` until it is resolved.
+    /// The current address; `None` until it is resolved.
     pub address: Option<SocketAddr>,
-    /// Options that its sockets are made with.
+    /// The options that its sockets are made with.
     pub options: UpstreamSocketOptions,
     /// Whether datagrams leave with their sender's address as source.
     pub keeps_source: bool,
-    /// Limit of source ports over all workers. Each local address has a limited range, and other programs need some of
-    /// it.
+    /// The limit of source ports over all workers. Each local address has a limited range, and other programs need some
+    /// of it.
     pub budget: Arc<Limit>,
 }
 
@@ -62,16 +62,16 @@ pub struct UpstreamSockets {
     /// The epoll instance that receiving sockets are registered with; `None` before the worker is built, and in tests.
     epoll: Option<Registry>,
     polls: u32,
-    /// When the last poll began.
+    /// The time at which the last poll began.
     polled: Time,
     is_poll_complete: bool,
     /// Sockets that may hold datagrams.
     ready: VecDeque<UpstreamSocketId>,
     /// Sockets that could not be opened, as errnos, for the ledger.
     failures: Vec<(UpstreamId, i32)>,
-    /// Errors that sending met, for the handlers.
+    /// Errors of send calls, for the handlers.
     troubles: Vec<(UpstreamSocketId, Trouble)>,
-    /// Number of discarded replies, for the ledger.
+    /// The number of discarded replies, for the ledger.
     discarded: Vec<(UpstreamId, u64)>,
 }
 
@@ -103,7 +103,7 @@ impl UpstreamSockets {
         let target = &self.targets[upstream.index()];
         let send_socket = match target.address {
             Some(address) => SendSocket::to_upstream(address, target.options, target.keeps_source)?,
-            None => SendSocket::nowhere(target.options)?,
+            None => SendSocket::unresolved(target.options)?,
         };
         Ok(self.add(UpstreamSocket::new(send_socket, upstream, false)))
     }
@@ -124,7 +124,7 @@ impl UpstreamSockets {
         self.is_poll_complete = is_poll_complete;
     }
 
-    /// Whether the last poll could report every ready socket.
+    /// Returns whether the last poll could report every ready socket.
     pub fn is_poll_complete(&self) -> bool {
         self.is_poll_complete
     }
@@ -150,7 +150,7 @@ impl UpstreamSockets {
             return;
         };
         if slot.is_ready {
-            return; // It has been waiting for its turn since an earlier report.
+            return; // An earlier report has queued it.
         }
         let is_again = slot.last_report.wrapping_add(1) == self.polls;
         slot.streak = if is_again {
@@ -166,11 +166,11 @@ impl UpstreamSockets {
     /// Adapts the batch size after a read. A socket that returned more than one train is read in batches, with GRO once
     /// a read returned `STREAK` trains. A socket that is reported often but holds a single datagram is read singly,
     /// with a back-off that doubles each time.
-    pub fn had(&mut self, id: UpstreamSocketId, trains: usize) {
+    pub fn adapt(&mut self, id: UpstreamSocketId, trains: usize) {
         let Some(Some(slot)) = self.slots.get_mut(id.index()) else {
             return;
         };
-        if slot.asks() == 1 {
+        if slot.trains_max() == 1 {
             return;
         }
         if trains > 1 {
@@ -184,7 +184,7 @@ impl UpstreamSockets {
         }
     }
 
-    /// Number of sockets that may hold datagrams.
+    /// Returns the number of sockets that may hold datagrams.
     pub fn ready(&self) -> usize {
         self.ready.len()
     }
@@ -200,12 +200,12 @@ impl UpstreamSockets {
         let slot = self.slots[id.index()].as_mut()?;
         slot.is_ready = false;
         let handler = self.targets[slot.upstream.index()].handler;
-        let asks = slot.asks();
+        let trains_max = slot.trains_max();
         Some(Ready {
             id,
             handler,
             send_socket: &slot.send_socket,
-            asks,
+            trains_max,
         })
     }
 
@@ -232,7 +232,7 @@ impl UpstreamSockets {
         }
     }
 
-    /// The handler that an upstream belongs to.
+    /// Returns the handler that an upstream belongs to.
     pub fn owner(&self, upstream: UpstreamId) -> HandlerId {
         self.targets[upstream.index()].handler
     }
@@ -261,7 +261,8 @@ impl UpstreamSockets {
         }
     }
 
-    /// Closes the sockets that were given up, and counts failed openings and discarded replies. Called after a flush.
+    /// Closes the sockets that handlers have closed, and counts failed openings and discarded replies. Called after a
+    /// flush.
     pub fn settle(&mut self, ledger: &mut Ledger) {
         for id in self.closing.drain(..) {
             if let Some(mut slot) = self.slots[id.index()].take() {
@@ -276,7 +277,7 @@ impl UpstreamSockets {
             ledger.upstreams[upstream.index()].fail(errno, 1);
         }
         for (upstream, replies) in self.discarded.drain(..) {
-            ledger.late(self.targets[upstream.index()].handler, upstream, replies);
+            ledger.count_late_replies(self.targets[upstream.index()].handler, upstream, replies);
         }
     }
 
@@ -294,7 +295,7 @@ impl UpstreamSockets {
         }
     }
 
-    /// Exports what the next worker must know about each socket.
+    /// Exports the state of each socket for the next worker.
     pub fn save(&self) -> Vec<UpstreamSocketState> {
         let numbered = self
             .slots
@@ -311,7 +312,7 @@ impl UpstreamSockets {
         numbered.map(state).collect()
     }
 
-    /// The sockets of all upstreams, in the order of [`UpstreamSockets::save`].
+    /// Returns the sockets of all upstreams, in the order of [`UpstreamSockets::save`].
     pub fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {
         self.slots
             .iter()
@@ -328,25 +329,25 @@ impl UpstreamSockets {
             .collect()
     }
 
-    /// Takes over a socket that another worker left; `upstream` is its number in this worker. A one-way socket only
-    /// replaces the one that is open already, so that the source port stays. Returns the id of a leased socket, and
-    /// `None` for a one-way one.
+    /// Takes over a socket of another worker; `upstream` is the number of its upstream in this worker. A one-way socket
+    /// only replaces the one that is open already, so that the source port stays. Returns the id of a leased socket,
+    /// and `None` for a one-way one.
     ///
     /// # Errors
     ///
     /// Fails if epoll cannot register the socket; it is closed then.
     pub fn inherit(
         &mut self,
-        left: &UpstreamSocketState,
+        saved: &UpstreamSocketState,
         upstream: UpstreamId,
         socket: UdpSocket,
     ) -> io::Result<Option<UpstreamSocketId>> {
-        if !left.is_leased {
+        if !saved.is_leased {
             let own = |slot: &&mut UpstreamSocket| slot.upstream == upstream && !slot.is_leased;
             if let Some(slot) = self.slots.iter_mut().flatten().find(own)
-                && slot.send_socket.replace_socket(socket, left.sticky)
+                && slot.send_socket.replace_socket(socket, saved.sticky)
             {
-                slot.drops_seen = left.drops_seen;
+                slot.drops_seen = saved.drops_seen;
             }
             return Ok(None);
         }
@@ -355,9 +356,9 @@ impl UpstreamSockets {
         } = &self.targets[upstream.index()];
         // The socket is open already, even if the limit is exhausted.
         budget.force();
-        let send_socket = SendSocket::for_inherited(socket, *options, left.sticky);
+        let send_socket = SendSocket::for_inherited(socket, *options, saved.sticky);
         let id = self.add(UpstreamSocket {
-            drops_seen: left.drops_seen,
+            drops_seen: saved.drops_seen,
             ..UpstreamSocket::new(send_socket, upstream, true)
         });
         let registered = self.register(id);

@@ -1,6 +1,6 @@
-//! State that a parked worker exports to the workers of the next configuration, or of the next process: its ledger, its
-//! handlers' saved states, and what is known of its sockets. All of it is plain data; the sockets themselves are passed
-//! beside it, in the same order.
+//! The state that a parked worker exports to the workers of the next configuration or process. It holds the ledger, the
+//! saved states of the handlers, and the states of the sockets. All of it is plain data; the sockets themselves are
+//! passed beside it, in the same order.
 
 use std::net::UdpSocket;
 
@@ -15,55 +15,55 @@ use crate::dispatch::sink::SinkCounts;
 /// Identifies one socket among those of a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SocketSlot {
-    /// Number of the listener in the plan.
+    /// The number of the listener in the plan.
     pub listener: ListenerId,
-    /// Index among the sockets that share the listener's address.
+    /// The index among the sockets that share the listener's address.
     pub index: usize,
 }
 
-/// Exported state of a listener's socket, in the order of the worker's listeners.
+/// The exported state of a listener's socket, in the order of the worker's listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerState {
-    /// Which socket of the configuration this is.
+    /// The slot of the socket in the configuration.
     #[serde(rename = "seat")]
     pub slot: SocketSlot,
     /// The kernel's drop counter when it was last read.
     pub drops_seen: u32,
-    /// Options that were set on the socket during use.
+    /// The options that were set on the socket during use.
     pub sticky: Sticky,
 }
 
-/// Exported state of a socket to an upstream.
+/// The exported state of a socket to an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamSocketState {
-    /// Id of the socket in the worker that exports it.
+    /// The id of the socket in the worker that exports it.
     #[serde(rename = "lane")]
     pub socket: UpstreamSocketId,
-    /// Number of the upstream in the exporting configuration.
+    /// The number of the upstream in the exporting configuration.
     pub upstream: UpstreamId,
     /// Whether the socket belongs to a session and receives; otherwise it is a one-way socket.
     pub is_leased: bool,
     /// The kernel's drop counter when it was last read.
     pub drops_seen: u32,
-    /// Options that were set on the socket during use.
+    /// The options that were set on the socket during use.
     pub sticky: Sticky,
 }
 
-/// Exported state of one worker.
+/// The exported state of one worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct WorkerState {
-    /// Exported states of the listeners' sockets.
+    /// The exported states of the listeners' sockets.
     #[serde(rename = "ears")]
     pub listeners: Vec<ListenerState>,
-    /// Exported states of the sockets to upstreams.
+    /// The exported states of the sockets to upstreams.
     #[serde(rename = "lanes")]
     pub upstream_sockets: Vec<UpstreamSocketState>,
-    /// Saved states of the handlers, by number.
+    /// The saved states of the handlers, by number.
     #[serde(rename = "legacies")]
     pub saved_states: Vec<SavedState>,
-    /// Ledger of the worker, in which everything that sinks received counts as handled.
+    /// The ledger of the worker, in which everything that sinks received counts as handled.
     pub ledger: Ledger,
-    /// For each handler with a sink: its number, and a view of how much the sink has written and lost.
+    /// For each handler with a sink, its number and the counters of the sink.
     #[serde(skip)]
     pub sink_counts: Vec<(usize, SinkCounts)>,
     /// The sockets of `upstream_sockets`, in their order.

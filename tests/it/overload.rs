@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use udispatch::net::socket::close_door;
+use udispatch::net::socket::block_new_datagrams;
 use udispatch::observe::snapshot::{Account, Snapshot};
 
 use crate::common::curl::snapshot;
@@ -104,7 +104,7 @@ impl Load {
 fn dead_ends() -> Vec<UdpSocket> {
     let bind = |number| {
         let socket = UdpSocket::bind(("127.0.0.1", 9_001 + number)).unwrap();
-        close_door(&socket).unwrap();
+        block_new_datagrams(&socket).unwrap();
         socket
     };
     (0..UPSTREAMS).map(bind).collect()

@@ -20,7 +20,7 @@ use udispatch::build::socket_activation::{self, Store};
 use udispatch::config::Config;
 use udispatch::handlers::KINDS;
 use udispatch::net::multicast;
-use udispatch::net::socket::{ListenerOptions, bind_listener, close_door};
+use udispatch::net::socket::{ListenerOptions, bind_listener, block_new_datagrams};
 use udispatch::plan::Plan;
 use udispatch::plan::host::Host;
 use udispatch::plan::identity::ListenerKey;
@@ -350,7 +350,7 @@ fn kept_sockets_come_back() {
     sockets
         .iter()
         .flat_map(|(_, sockets)| sockets)
-        .for_each(|socket| close_door(socket).expect("closed"));
+        .for_each(|socket| block_new_datagrams(socket).expect("closed"));
     drop(sockets);
     kept.push((
         "udispatch-0123456789abcdef".to_owned(),

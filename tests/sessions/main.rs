@@ -441,7 +441,7 @@ impl Simulation {
     fn call(&mut self, worker: usize) {
         let Worker { dispatcher, ways } = &mut self.workers[worker];
         dispatcher.set_time(Time(self.now));
-        dispatcher.time(ways);
+        dispatcher.run_timers(ways);
         assert!(
             dispatcher
                 .deadline()

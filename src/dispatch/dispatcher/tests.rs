@@ -8,11 +8,11 @@ use crate::datagram::{Envelope, Region, Span, Train};
 use crate::dispatch::handler::NoSockets;
 use crate::dispatch::ledger::{HandlerCount, UpstreamCount};
 
-/// A handler with a deadline at a fixed time after its last call. It counts how often it is asked for the deadline.
+/// A handler with a deadline at a fixed time after its last call. It counts how often the deadline is read.
 struct Sleeper {
     every: u64,
     deadline: Option<Time>,
-    asked: Arc<AtomicU32>,
+    queries: Arc<AtomicU32>,
     called: Arc<AtomicU32>,
 }
 
@@ -49,24 +49,23 @@ impl Forwarding for Sleeper {
     }
 
     fn deadline(&self) -> Option<Time> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.queries.fetch_add(1, Ordering::Relaxed);
         self.deadline
     }
 }
 
-/// Of a thousand handlers, only those that were called are asked for their next deadline. Each is called at its
-/// deadline.
+/// Of a thousand handlers, only those that were called have their deadline read again. Each is called at its deadline.
 #[test]
-fn who_was_not_called_is_not_asked() {
-    let asked = Arc::new(AtomicU32::new(0));
+fn only_called_handlers_are_queried() {
+    let queries = Arc::new(AtomicU32::new(0));
     let called = Arc::new(AtomicU32::new(0));
     let sleeper = |every| {
-        let asked = Arc::clone(&asked);
+        let queries = Arc::clone(&queries);
         let called = Arc::clone(&called);
         Box::new(Sleeper {
             every,
             deadline: None,
-            asked,
+            queries,
             called,
         }) as Box<dyn Handler>
     };
@@ -89,15 +88,15 @@ fn who_was_not_called_is_not_asked() {
         upstream_total: 0,
     });
     assert_eq!(
-        (dispatcher.deadline(), asked.swap(0, Ordering::Relaxed)),
+        (dispatcher.deadline(), queries.swap(0, Ordering::Relaxed)),
         (None, 1_000)
     );
 
-    let nobody = SocketAddr::from(([192, 0, 2, 1], 53));
+    let address = SocketAddr::from(([192, 0, 2, 1], 53));
     let envelope = Envelope {
-        src: nobody,
-        dst: nobody,
-        local: nobody,
+        src: address,
+        dst: address,
+        local: address,
         interface: 0,
         ttl: None,
         time_ns: None,
@@ -121,7 +120,7 @@ fn who_was_not_called_is_not_asked() {
         );
     }
     assert_eq!(
-        (dispatcher.deadline(), asked.swap(0, Ordering::Relaxed)),
+        (dispatcher.deadline(), queries.swap(0, Ordering::Relaxed)),
         (Some(Time(15)), 3)
     );
     for (now, deadline, calls) in [
@@ -132,14 +131,14 @@ fn who_was_not_called_is_not_asked() {
         (35, 45, 1),
     ] {
         dispatcher.set_time(Time(now));
-        dispatcher.time(&mut sockets);
+        dispatcher.run_timers(&mut sockets);
         assert_eq!(
             (dispatcher.deadline(), called.swap(0, Ordering::Relaxed)),
             (Some(Time(deadline)), calls),
             "at {now}"
         );
     }
-    assert_eq!(asked.load(Ordering::Relaxed), 4);
+    assert_eq!(queries.load(Ordering::Relaxed), 4);
 }
 
 /// Of two handlers' drops, the intersection holds the datagrams that both dropped, with the first handler's reasons.

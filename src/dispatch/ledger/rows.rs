@@ -22,8 +22,8 @@ counters! {
 pub struct ListenerCount {
     /// The datagrams that receive calls of this daemon returned.
     pub tally: Tally,
-    /// Drops are those of SO_MEMINFO, where a train of a segmenting sender counts once. Receive errors do not include
-    /// calls that found no datagram.
+    /// The drops are those of SO_MEMINFO, where a train of a segmenting sender counts once. Receive errors do not
+    /// include calls that found no datagram.
     #[serde(flatten)]
     pub counters: ListenerCounters,
 }
@@ -108,7 +108,7 @@ impl HandlerCount {
         }
     }
 
-    /// Records what became of datagrams that the handler caused.
+    /// Records the result of sending datagrams that the handler caused.
     pub fn record(&mut self, sent: Sent) {
         sent.record(
             &mut self.counters.sent,
@@ -325,7 +325,7 @@ impl UpstreamCount {
         self.failed.count(errno, datagrams);
     }
 
-    /// Records what became of datagrams for the upstream.
+    /// Records the result of sending datagrams to the upstream.
     pub fn record(&mut self, sent: Sent) {
         sent.record(
             &mut self.counters.sent,
@@ -335,7 +335,7 @@ impl UpstreamCount {
     }
 }
 
-/// What became of some datagrams that were to be sent.
+/// The result of sending some datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
     /// The kernel accepted this number of datagrams.
@@ -419,7 +419,7 @@ mod tests {
         }
     }
 
-    /// What is opened or inherited is open, has ended, or has left.
+    /// A session that was opened or inherited is open, has ended, or has left.
     #[test]
     fn every_end_is_in_the_balance() {
         let ends = SessionCount::FIELDS

@@ -118,7 +118,7 @@ impl Tally {
         }
     }
 
-    /// Returns what was counted since an earlier copy. What a sink holds is left as it is now.
+    /// Returns what was counted since an earlier copy. The number in flight is left as it is now.
     pub fn since(&self, earlier: &Tally) -> Tally {
         let mut since = Tally {
             received: growth(self.received, earlier.received),

@@ -1,5 +1,5 @@
-//! Parcels, and the runs of them that the kernel takes in one segmented send. Pure values: `net/send.rs` passes the runs
-//! to the kernel.
+//! Parcels, and the runs of them that the kernel takes in one segmented send. This file only computes values;
+//! `net/send.rs` passes the runs to the kernel.
 
 use crate::datagram::{Span, Train};
 use crate::number;
@@ -89,14 +89,14 @@ impl Parcel {
     /// it did.
     #[inline]
     pub(super) fn extend(&mut self, next: Span) -> bool {
-        let pace = self.pace();
+        let segment_len = self.segment_len();
         let fits = self.span.region == next.region
             && self.span.offset + self.span.len == next.offset
-            && (1..=pace).contains(&next.len)
-            && self.span.len.is_multiple_of(pace)
-            && self.span.len + next.len <= RUN_MAX_BYTES.min(pace * SEGMENTS_MAX);
+            && (1..=segment_len).contains(&next.len)
+            && self.span.len.is_multiple_of(segment_len)
+            && self.span.len + next.len <= RUN_MAX_BYTES.min(segment_len * SEGMENTS_MAX);
         if fits {
-            self.segment = number::to_u16(pace as usize);
+            self.segment = number::to_u16(segment_len as usize);
             self.span.len += next.len;
         }
         fits
@@ -130,7 +130,7 @@ impl Parcel {
     }
 
     /// Returns the size of all datagrams except the last.
-    pub(super) fn pace(&self) -> u32 {
+    pub(super) fn segment_len(&self) -> u32 {
         if self.segment == 0 {
             self.span.len
         } else {
@@ -150,7 +150,7 @@ pub struct Run {
     pub segment: u16,
 }
 
-/// What a socket is known to accept in one segmented send.
+/// The limits within which a socket is known to accept a segmented send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentLimits {
     /// The largest segment in bytes; 0 if segmented sends are not possible.
@@ -175,7 +175,6 @@ impl SegmentLimits {
 /// Returns the longest run at the start of the parcels: equal sizes except for the last, one TTL, within the limits.
 /// A first parcel beyond the limits is a run by itself.
 ///
-///
 /// # Panics
 ///
 /// Panics if `parcels` is empty.
@@ -187,15 +186,15 @@ pub fn first_run(parcels: impl Iterator<Item = Parcel>, limits: SegmentLimits) -
         datagrams: first.datagrams(),
         segment: first.segment,
     };
-    let pace = first.pace();
-    if pace == 0 || pace > limits.bytes_max {
+    let segment_len = first.segment_len();
+    if segment_len == 0 || segment_len > limits.bytes_max {
         return run;
     }
     let mut bytes = first.span.len;
-    while bytes.is_multiple_of(pace) {
+    while bytes.is_multiple_of(segment_len) {
         let Some(next) = parcels.peek() else { break };
-        let fits =
-            next.pace() == pace || (next.segment == 0 && next.span.len < pace && next.span.len > 0);
+        let fits = next.segment_len() == segment_len
+            || (next.segment == 0 && next.span.len < segment_len && next.span.len > 0);
         if !fits
             || next.ttl != first.ttl
             || bytes + next.span.len > RUN_MAX_BYTES
@@ -206,7 +205,7 @@ pub fn first_run(parcels: impl Iterator<Item = Parcel>, limits: SegmentLimits) -
         bytes += next.span.len;
         run.datagrams += next.datagrams();
         run.parcels += 1;
-        run.segment = number::to_u16(pace as usize);
+        run.segment = number::to_u16(segment_len as usize);
         parcels.next();
     }
     run

@@ -35,7 +35,7 @@ fn pool(members: &[Member], pick: Pick) -> Pool {
 fn picks(pool: &mut Pool, count: u64) -> Vec<u64> {
     let mut counts = vec![0; pool.members.len()];
     for key in 0..count {
-        counts[pool.pick(|| mix(key), |_| 0).expect("somebody is fit")] += 1;
+        counts[pool.pick(|| mix(key), |_| 0).expect("a member is fit")] += 1;
     }
     counts
 }
@@ -93,7 +93,7 @@ fn fitness() {
         assert_eq!(
             picks(&mut pool, 100)[1],
             0,
-            "{pick:?}: nobody is alive, so all may, but for who drains"
+            "{pick:?}: no member is alive, so all are picked except draining ones"
         );
         pool.rule.fail_open = false;
         pool.plan();
@@ -156,8 +156,8 @@ fn a_lost_upstream_moves_its_own_clients() {
     );
 }
 
-/// For any weights and any changes, only fit members are picked. Round robin picks each as often as its weight says.
-/// By hash, no key moves while its own member is fit.
+/// For any weights and any changes, only fit members are picked. Round robin picks each in proportion to its weight. By
+/// hash, no key moves while its own member is fit.
 #[test]
 fn any_weights_and_changes() {
     for seed in 0..60 {
@@ -228,7 +228,7 @@ fn any_weights_and_changes() {
                     .filter(|(old, new)| shrank && old != new);
                 assert!(
                     moved.clone().all(|(old, _)| !hash.is_fit(*old)),
-                    "seed {seed}: whose own is there moved"
+                    "seed {seed}: a key moved although its own member is fit"
                 );
             }
             before = Some((hash.fit.clone(), chosen));

@@ -1,5 +1,5 @@
-//! The table of sessions of one handler in one worker: which client sent to which address of the host, and when the
-//! session expires.
+//! The table of sessions of one handler in one worker. A session holds the client, the address of this host that the
+//! client sent to, and the time at which the session expires.
 //!
 //! The table is pure: times and sockets are numbers that the caller passes. Its memory is bounded by the
 //! [`Quota`](quota::Quota), which all workers share. Three structures refer to one slab: an index by client, a wheel
@@ -31,16 +31,16 @@ use super::outbox::UpstreamSocketId;
 use super::time::{Time, nanoseconds};
 use crate::number;
 
-/// The most entries that memory is reserved for at first. A larger table grows when needed. Pages that are never used
+/// The most entries for which memory is reserved at first. A larger table grows when needed. Pages that are never used
 /// cost nothing.
-const SET_ASIDE_MAX: usize = 1 << 17;
+const RESERVED_MAX: usize = 1 << 17;
 
 /// The most entries that the index reserves at first. Its memory is written to at once, and thousands of handlers may
 /// have an index each.
-const INDEX_SET_ASIDE_MAX: usize = 1 << 12;
+const INDEX_RESERVED_MAX: usize = 1 << 12;
 
-/// The most upstream sockets that memory is reserved for at first. A session of a fan-out has many.
-const LEGS_SET_ASIDE_MAX: usize = 1 << 20;
+/// The most upstream sockets for which memory is reserved at first. A session of a fan-out has many.
+const LEGS_RESERVED_MAX: usize = 1 << 20;
 
 /// The times after which sessions end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,12 +72,12 @@ impl Sessions {
     /// Creates a table for about `count_max` sessions of `legs_each` upstreams. `seed` makes it hard to guess which
     /// clients collide in the index.
     pub fn new(count_max: u32, legs_each: usize, lifetimes: Lifetimes, seed: u64) -> Sessions {
-        let set_aside = (count_max as usize).min(SET_ASIDE_MAX);
+        let reserved = (count_max as usize).min(RESERVED_MAX);
         Sessions {
             hasher: FixedState::with_seed(seed),
-            index: HashTable::with_capacity(set_aside.min(INDEX_SET_ASIDE_MAX)),
-            slab: Vec::with_capacity(set_aside),
-            legs: Vec::with_capacity((set_aside * legs_each).min(LEGS_SET_ASIDE_MAX)),
+            index: HashTable::with_capacity(reserved.min(INDEX_RESERVED_MAX)),
+            slab: Vec::with_capacity(reserved),
+            legs: Vec::with_capacity((reserved * legs_each).min(LEGS_RESERVED_MAX)),
             legs_each,
             free: NONE,
             open: 0,
@@ -111,13 +111,13 @@ impl Sessions {
             .map(|place| SessionId(*place))
     }
 
-    /// Returns what is known of a session.
+    /// Returns the record of a session.
     #[inline]
     pub fn get(&self, id: SessionId) -> &SessionRecord {
         &self.slab[id.0 as usize].record
     }
 
-    /// Returns what is known of a session for changes, such as counting its datagrams. The key, `is_assured` and
+    /// Returns the record of a session for changes, such as counting its datagrams. The key, `is_assured` and
     /// `is_bound` are left to the methods of the table.
     #[inline]
     pub fn get_mut(&mut self, id: SessionId) -> &mut SessionRecord {
@@ -142,7 +142,7 @@ impl Sessions {
 
     /// Adds the sessions from the place `from` on to the page, until the page is full. Returns the place to continue
     /// at, or `None` after the last one.
-    pub fn look(
+    pub fn list(
         &self,
         handler: HandlerId,
         from: u32,
@@ -153,7 +153,7 @@ impl Sessions {
             if !page.has_room() {
                 return Some(number::to_u32(place));
             }
-            page.look();
+            page.count_visit();
             if session.is_open() {
                 let legs = &self.legs[place * self.legs_each..(place + 1) * self.legs_each];
                 page.add(
@@ -283,7 +283,8 @@ impl Sessions {
 
     /// Returns a session that has expired. The caller removes it and calls again until there is none.
     pub fn expired(&mut self, now: Time) -> Option<SessionId> {
-        let (idle, unreplied) = (self.idle_ns, self.unreplied_ns);
+        let idle = self.idle_ns;
+        let unreplied = self.unreplied_ns;
         let deadline = |session: &Session| {
             let record = &session.record;
             let lifetime = if record.is_assured { idle } else { unreplied };

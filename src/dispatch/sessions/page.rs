@@ -12,16 +12,16 @@ use crate::dispatch::time::Time;
 /// The most sessions on a page.
 pub const FOUND_MAX: usize = 1_000;
 /// The most places of a table that are visited for one page.
-pub const LOOKED_MAX: u32 = 16_384;
+pub const VISITS_MAX: u32 = 16_384;
 /// The most upstreams that are listed for one session. A session of a fan-out may have many.
 pub const UPSTREAMS_MAX: usize = 4;
 
 /// A copy of one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct ListedSession {
     /// The handler that the session belongs to.
     pub handler: HandlerId,
-    /// What the handler knows of the session.
+    /// The record of the session.
     pub record: SessionRecord,
     /// The first upstreams that the session uses, at most [`UPSTREAMS_MAX`].
     pub upstreams: Vec<UpstreamId>,
@@ -38,9 +38,9 @@ pub struct SessionCursor {
     pub place: u32,
 }
 
-/// The sessions that a listing asks for.
+/// The query for one page of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wanted {
+pub struct PageQuery {
     /// The only handler to list sessions of; `None` for all.
     pub handler: Option<HandlerId>,
     /// The only prefix to list clients of; `None` for all.
@@ -53,34 +53,34 @@ pub struct Wanted {
 #[derive(Debug)]
 pub struct SessionPage {
     /// The sessions that match.
-    pub found: Vec<Seen>,
+    pub found: Vec<ListedSession>,
     /// The position at which the listing continues; `None` if it is complete.
     pub next: Option<SessionCursor>,
     client: Option<IpNet>,
     now: Time,
-    looked: u32,
+    visits: u32,
 }
 
 impl SessionPage {
-    /// Creates an empty page for `wanted`. `now` is the time from which idle times are computed.
-    pub fn new(wanted: &Wanted, now: Time) -> SessionPage {
+    /// Creates an empty page for `query`. `now` is the time from which idle times are computed.
+    pub fn new(query: &PageQuery, now: Time) -> SessionPage {
         SessionPage {
             found: Vec::new(),
             next: None,
-            client: wanted.client,
+            client: query.client,
             now,
-            looked: 0,
+            visits: 0,
         }
     }
 
     /// Returns whether the page may visit one more place.
     pub fn has_room(&self) -> bool {
-        self.found.len() < FOUND_MAX && self.looked < LOOKED_MAX
+        self.found.len() < FOUND_MAX && self.visits < VISITS_MAX
     }
 
     /// Counts a visit to a place of a table.
-    pub fn look(&mut self) {
-        self.looked += 1;
+    pub fn count_visit(&mut self) {
+        self.visits += 1;
     }
 
     /// Adds a session, if its client matches.
@@ -94,7 +94,7 @@ impl SessionPage {
         if self.client.is_some_and(|net| !net.contains(&client)) {
             return;
         }
-        self.found.push(Seen {
+        self.found.push(ListedSession {
             handler,
             record: *record,
             upstreams: upstreams.take(UPSTREAMS_MAX).collect(),

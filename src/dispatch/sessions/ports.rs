@@ -1,5 +1,5 @@
-//! The upstream sockets of ended sessions, kept for new ones. A socket stands for a source port. What the upstream
-//! sends there late must not reach the next client, so a port is in quarantine before it is leased again.
+//! The upstream sockets of ended sessions, kept for new ones. A socket stands for a source port. A late reply to that
+//! port must not reach the next client, so a port is in quarantine before it is leased again.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -24,20 +24,20 @@ pub const IDLE_MAX: Duration = Duration::from_secs(30);
 pub const RETRY: Duration = Duration::from_secs(1);
 /// The time until opening a port is tried again after the upstream was unreachable. That report costs the kernel
 /// almost nothing.
-pub const RETRY_WAY: Duration = Duration::from_millis(100);
+pub const RETRY_UNREACHABLE: Duration = Duration::from_millis(100);
 
 /// The free ports of one upstream in one worker.
 #[derive(Debug, Default)]
 pub struct FreePorts {
-    /// The ports that have left quarantine. The one released last is leased first, so that ports without use become
-    /// visible.
+    /// The ports that have left quarantine. The port released last is leased first, so that unused ports become idle
+    /// and are closed.
     reusable: VecDeque<ReleasedPort>,
     /// The ports in quarantine of sessions that got all their replies, in the order of their release.
     replied: VecDeque<ReleasedPort>,
     /// The ports in quarantine of sessions with outstanding replies, in the order of their release.
     outstanding: VecDeque<ReleasedPort>,
     /// No port is opened before this time.
-    shut_until: Time,
+    open_after: Time,
 }
 
 /// A free port. A handler saves it as it is, for its replacement.
@@ -55,7 +55,7 @@ pub struct ReleasedPort {
     pub has_outstanding: bool,
 }
 
-/// What is available for a new session.
+/// The source port that is available for a new session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lease {
     /// A port that has left quarantine.
@@ -73,7 +73,7 @@ impl FreePorts {
         if let Some(port) = self.reusable.pop_back() {
             return Lease::Reusable(port.socket);
         }
-        if now >= self.shut_until {
+        if now >= self.open_after {
             return Lease::Open;
         }
         match self.replied.front() {
@@ -85,15 +85,15 @@ impl FreePorts {
         }
     }
 
-    /// Records that opening a port failed, so that it is not tried again for the time `retry`. Returns what is then
-    /// available.
+    /// Records that opening a port failed, so that it is not tried again for the time `retry`. Returns the port that is
+    /// then available.
     pub fn failed(&mut self, now: Time, retry: Duration) -> Lease {
-        self.shut_until = now.after(retry);
+        self.open_after = now.after(retry);
         self.lease(now)
     }
 
-    /// Returns the port of a session that has ended. `seen` is the time of the session's last datagram.
-    /// `has_outstanding` says whether a request that it sent from this port has no reply.
+    /// Takes back the port of a session that has ended. `seen` is the time of the session's last datagram.
+    /// `has_outstanding` is whether a request that was sent from this port has no reply.
     pub fn release(
         &mut self,
         socket: UpstreamSocketId,
@@ -192,12 +192,12 @@ mod tests {
         assert_eq!(
             ports.lease(ms(2_999)),
             Lease::Open,
-            "a new one is better than one that has not rested"
+            "a new port is better than one in quarantine"
         );
         assert_eq!(
             ports.failed(ms(1_050), RETRY),
             Lease::Nothing,
-            "not even for want of ports"
+            "not even if no other port is free"
         );
         assert_eq!(
             ports.failed(ms(1_100), RETRY),
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(
             ports.lease(ms(9_999)),
             Lease::Nothing,
-            "no search for a port so soon"
+            "no new search for a port so soon"
         );
         assert_eq!(ports.lease(ms(10_000)), Lease::Open);
         assert_eq!(

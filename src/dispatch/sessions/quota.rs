@@ -53,7 +53,6 @@ impl Quota {
 
     /// Takes a place for a session of a client of the prefix.
     ///
-    ///
     /// # Errors
     ///
     /// Returns [`DropReason::SessionShare`] if the prefix holds its share, and [`DropReason::SessionLimit`] if all
@@ -119,7 +118,7 @@ mod tests {
         assert_eq!(
             quota.take(1),
             Err(DropReason::SessionShare),
-            "room would be of no use to it"
+            "evicting another session would not help this prefix"
         );
         quota.give_back(1);
         assert_eq!(quota.take(3), Ok(()));
@@ -132,7 +131,7 @@ mod tests {
                 .prefixes
                 .iter()
                 .all(|shard| shard.lock().unwrap().is_empty()),
-            "no prefix is kept in vain"
+            "a prefix without sessions is not kept"
         );
     }
 

@@ -1,4 +1,4 @@
-//! A session, what is known of it, and the key by which it is found.
+//! A session, its record, and the key by which it is found.
 
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
@@ -64,7 +64,7 @@ impl Hash for SessionKey {
     }
 }
 
-/// What is known of one client's exchange with the upstreams. A handler saves it as it is, for its replacement.
+/// The record of one client's exchange with the upstreams. A handler saves it as it is, for its replacement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRecord {
     /// The key by which the session is found.
@@ -119,8 +119,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// Returns whether the session is open. An open session always has a previous neighbour in the wheel: the first
-    /// entry of a slot has the slot.
+    /// Returns whether the session is open. An open session always has a previous neighbour in the wheel. For the first
+    /// entry of a slot, the neighbour is the slot itself.
     pub(super) fn is_open(&self) -> bool {
         self.wheel.previous != NONE
     }

@@ -227,7 +227,7 @@ mod tests {
                 let first = list.iter().map(deadline).min();
                 assert!(
                     first.is_none_or(|first| next.unwrap().0 <= now.0.max(first + late_max)),
-                    "seed {seed}: asked too late"
+                    "seed {seed}: the deadline of the wheel is too late"
                 );
             }
             while let Some(id) = table.expired(Time(now.0 + 9 * idle)) {

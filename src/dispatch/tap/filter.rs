@@ -1,4 +1,4 @@
-//! The filter of a tap: which datagrams it shows.
+//! The filter of a tap, which selects the datagrams that the tap shows.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -22,24 +22,24 @@ impl Filter {
     /// Returns whether a datagram from the client `from` to this host's address `to` matches. For a reply, the two
     /// addresses are those of the request.
     #[inline]
-    pub(super) fn wants(&self, to: SocketAddr, from: SocketAddr) -> bool {
+    pub(super) fn matches(&self, to: SocketAddr, from: SocketAddr) -> bool {
         self.to.contains(to) && self.from.is_none_or(|net| net.contains(&from.ip()))
     }
 
     /// Returns whether datagrams without known addresses match.
-    pub(super) fn wants_anybody(&self) -> bool {
+    pub(super) fn matches_unknown(&self) -> bool {
         self.to == AddressFilter::default() && self.from.is_none()
     }
 
     /// Returns whether datagrams of these handlers match.
-    pub(super) fn wants_one_of(&self, handlers: &[(HandlerId, usize)]) -> bool {
+    pub(super) fn matches_handlers(&self, handlers: &[(HandlerId, usize)]) -> bool {
         self.handler
-            .is_none_or(|wanted| handlers.iter().any(|(handler, _)| *handler == wanted))
+            .is_none_or(|only| handlers.iter().any(|(handler, _)| *handler == only))
     }
 }
 
-/// Destinations, written `ADDR:PORT`, `ADDR`, `PREFIX:PORT`, `PREFIX` or `:PORT`. An IPv6 address before a port is in
-/// brackets.
+/// A set of destinations, written `ADDR:PORT`, `ADDR`, `PREFIX:PORT`, `PREFIX` or `:PORT`. An IPv6 address before a
+/// port is in brackets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AddressFilter {
     /// The addresses; `None` for all.
@@ -97,7 +97,6 @@ pub(super) fn net(text: &str) -> Option<IpNet> {
 
 impl Filter {
     /// Parses a prefix of sources, or a single source.
-    ///
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! Taps: copies of datagrams with their verdicts, for a reader. A tap never delays the datagrams. It copies them into
-//! pages of a fixed number. While a slow reader holds all pages, datagrams are counted as missed. In each turn, a tap
+//! Taps: copies of datagrams with their verdicts, for a reader. A tap never delays the datagrams. It copies them into a
+//! fixed number of pages. While a slow reader holds all pages, datagrams are counted as missed. In each turn, a tap
 //! copies a bounded number of datagrams and bytes, however fast readers are.
 //!
 //! `filter.rs` selects datagrams and `page.rs` carries them. This file copies them while the dispatcher works.
@@ -25,12 +25,12 @@ use crate::datagram::{Envelope, Region, Train};
 
 /// The most taps at once.
 pub const TAPS_MAX: usize = 8;
-/// The most datagrams that a turn copies for all taps together. They are about a tenth of a full turn, and cost 10
-/// µs.
+/// The most datagrams that a turn copies for all taps together. This is about a tenth of a full turn, and costs 10 µs.
 pub const RECORDS_PER_TURN: usize = 64;
 /// The most bytes of payload that a turn copies for all taps together, except for up to one further datagram of each
 /// tap.
 pub const BYTES_PER_TURN: usize = 128 << 10;
+
 /// The number of a tap, the same in all workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TapId(pub u64);
@@ -114,7 +114,7 @@ pub struct Taps {
 }
 
 impl Taps {
-    /// Creates an empty list of taps. Records carry the names with them, so that a reader needs no others.
+    /// Creates an empty list of taps. Pages carry these names, so that a reader needs no others.
     pub(super) fn new(names: Arc<Names>) -> Taps {
         Taps {
             names,
@@ -138,7 +138,7 @@ impl Taps {
         if let Some(place) = self.taps.iter().position(|tap| tap.id == id) {
             let mut tap = self.taps.swap_remove(place);
             tap.report();
-            tap.pages.hand_on();
+            tap.pages.send();
         }
     }
 
@@ -152,12 +152,12 @@ impl Taps {
         }
     }
 
-    /// Ends a turn and sends what was copied to the readers. Returns `true` if nothing is kept back.
+    /// Ends a turn and sends what was copied to the readers. Returns `true` if nothing is kept.
     pub(super) fn end_turn(&mut self) -> bool {
         let mut is_done = true;
         for tap in &mut self.taps {
             tap.report();
-            is_done &= tap.pages.hand_on_unless_last();
+            is_done &= tap.pages.send_unless_last();
         }
         is_done
     }
@@ -166,7 +166,7 @@ impl Taps {
     pub(super) fn end(&mut self) {
         for tap in &mut self.taps {
             tap.report();
-            tap.pages.hand_on();
+            tap.pages.send();
         }
     }
 
@@ -178,14 +178,14 @@ impl Taps {
         }
     }
 
-    /// Copies what a listener received, after all handlers have handled it.
+    /// Copies the datagrams that a listener received, after all handlers have handled them.
     pub(super) fn take(&mut self, source: TapSource, batch: &Batch<'_>) {
         self.copy(source, batch, |envelope| Some(*envelope));
     }
 
-    /// Copies the replies of an upstream, after the handler has handled them. A reply is shown as its client receives
-    /// it: the kernel was not asked for details of replies, and readers look for the client's exchange. `passed` is
-    /// one of the replies as the handler passed it back, or `None` if it passed back none.
+    /// Copies the replies of an upstream, after the handler has handled them. A reply is shown with the addresses that
+    /// its client sees: the kernel does not report the addresses of replies, and a reader follows the exchange of a
+    /// client. `passed` is one of the replies as the handler passed it back, or `None` if it passed back none.
     pub(super) fn take_reply(
         &mut self,
         source: TapSource,
@@ -218,18 +218,18 @@ impl Taps {
         } = self;
         for tap in taps
             .iter_mut()
-            .filter(|tap| tap.filter.wants_one_of(handlers))
+            .filter(|tap| tap.filter.matches_handlers(handlers))
         {
             let mut first = 0;
             for train in batch.trains() {
                 let datagrams = train.datagrams();
                 let ends = ends(&train.envelope);
-                let is_wanted = match (&ends, source.direction) {
-                    (Some(ends), Direction::Request) => tap.filter.wants(ends.dst, ends.src),
-                    (Some(ends), Direction::Reply) => tap.filter.wants(ends.src, ends.dst),
-                    (None, _) => tap.filter.wants_anybody(),
+                let is_match = match (&ends, source.direction) {
+                    (Some(ends), Direction::Request) => tap.filter.matches(ends.dst, ends.src),
+                    (Some(ends), Direction::Reply) => tap.filter.matches(ends.src, ends.dst),
+                    (None, _) => tap.filter.matches_unknown(),
                 };
-                if is_wanted {
+                if is_match {
                     tap.matched += u64::from(datagrams);
                     let sample = TapSample {
                         source,

@@ -35,7 +35,7 @@ pub enum Direction {
     Reply,
 }
 
-/// The origin of datagrams, as the dispatcher knows it.
+/// The origin of the datagrams of a run.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct TapSource {
     /// The direction of the datagrams.
@@ -77,11 +77,11 @@ impl TapSample<'_> {
     }
 }
 
-/// What a page holds about one datagram, besides its payload and verdicts.
+/// The data about one datagram on a page, besides its payload and verdicts.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// The time at which the kernel received the datagram, if it was asked for, or else at which the turn began. The
-    /// unit is nanoseconds since 1970.
+    /// The time at which the kernel received the datagram, or at which the turn began if the kernel does not report it.
+    /// The unit is nanoseconds since 1970.
     pub time_ns: u64,
     /// The direction of the datagram.
     pub direction: Direction,
@@ -109,8 +109,8 @@ pub struct TapPage {
     bytes: Vec<u8>,
     verdicts: Vec<(HandlerId, Verdict)>,
     names: Arc<Names>,
-    /// The channel that returns the page to its worker; `None` while the page is there. A bounded channel keeps what is in
-    /// it until its last sender is gone, so a page that waited in it with a sender would never be freed.
+    /// The channel that returns the page to its worker; `None` while the page is there. A bounded channel keeps its
+    /// contents until its last sender is gone. A page that waited in it with a sender would therefore never be freed.
     home: Option<Sender<TapPage>>,
 }
 
@@ -184,7 +184,7 @@ impl TapPage {
 /// A view of one datagram on a page.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
-    /// What is known about the datagram.
+    /// The data about the datagram.
     pub record: &'a Record,
     /// The names for the numbers in the record.
     pub names: &'a Names,
@@ -195,7 +195,7 @@ pub struct View<'a> {
 }
 
 impl View<'_> {
-    /// Returns what became of the datagram: it is handled if at least one handler handled it.
+    /// Returns the common verdict: the datagram is handled if at least one handler handled it.
     pub fn verdict(&self) -> Verdict {
         let is_handled = self
             .verdicts
@@ -265,7 +265,7 @@ impl Pages {
             .is_some_and(|page| !page.has_room(payload.len(), sample.handlers.len()))
         {
             // The reader frees pages in order, so a full page is sent to it at once.
-            self.hand_on();
+            self.send();
         }
         let Some(mut page) = self.current.take().or_else(|| self.free.try_recv().ok()) else {
             return false;
@@ -280,16 +280,16 @@ impl Pages {
 
     /// Sends the current page, unless the reader holds all others. In that case the worker keeps filling it, since
     /// short turns would use up the pages long before the reader is behind. Returns whether nothing was kept.
-    pub(super) fn hand_on_unless_last(&mut self) -> bool {
+    pub(super) fn send_unless_last(&mut self) -> bool {
         if self.current.is_some() && self.free.is_empty() {
             return false;
         }
-        self.hand_on();
+        self.send();
         true
     }
 
     /// Sends the current page to the reader.
-    pub(super) fn hand_on(&mut self) {
+    pub(super) fn send(&mut self) {
         // A reader that is gone frees what is sent to it; the control plane then removes the tap.
         if let Some(mut page) = self.current.take() {
             page.home = Some(self.home.clone());

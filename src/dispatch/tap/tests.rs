@@ -1,4 +1,4 @@
-//! Tests of taps: what is shown, what is counted as missed, and that the two are all that the filter selects.
+//! Tests of taps: every datagram that the filter selects is either shown or counted as missed.
 
 use std::net::SocketAddr;
 
@@ -100,7 +100,7 @@ fn targets_are_read() {
 
 /// Each datagram of a run is shown with its own bytes, its own addresses, and the verdict of each handler.
 #[test]
-fn records_tell_what_became_of_each() {
+fn records_hold_the_verdicts_on_each() {
     let arena = arena();
     let (mut taps, pages, counts) = tapped(Filter::default(), 4);
     let one = envelope("192.0.2.1:9", "192.0.2.9:53");
@@ -157,7 +157,7 @@ fn records_tell_what_became_of_each() {
     let handled = Verdict::Handled;
     let full = Verdict::Dropped(DropReason::SinkFull);
     let discarded = Verdict::Dropped(DropReason::Discarded);
-    let said: Vec<Vec<Verdict>> = views
+    let by_handler: Vec<Vec<Verdict>> = views
         .iter()
         .map(|view| view.verdicts.iter().map(|(_, verdict)| *verdict).collect())
         .collect();
@@ -168,7 +168,7 @@ fn records_tell_what_became_of_each() {
         &[full, discarded],
         &[],
     ];
-    assert_eq!(said, expected);
+    assert_eq!(by_handler, expected);
     let verdicts: Vec<_> = views.iter().map(View::verdict).collect();
     assert_eq!(
         verdicts,
@@ -190,7 +190,7 @@ fn records_tell_what_became_of_each() {
 /// Seeded: for any traffic and any speed of the reader, shown and missed datagrams are all that the filter selects.
 /// No other datagram is shown. The number of pages stays fixed, and no turn copies more than its allowance.
 #[test]
-fn shown_and_missed_are_all_that_is_wanted() {
+fn shown_and_missed_are_all_that_matches() {
     let arena = arena();
     for seed in 0..60 {
         let random = &mut Random::new(seed);
@@ -216,14 +216,14 @@ fn shown_and_missed_are_all_that_is_wanted() {
         let filter = filters[random.below(filters.len())].clone();
         let snap = [0, 16, 65_535][random.below(3)];
         let (mut taps, pages, counts) = tapped(filter.clone(), snap);
-        let mut wanted = 0;
+        let mut matching = 0;
         let mut shown = 0;
         let mut under_way = Vec::new();
         let mut read = |under_way: &mut Vec<TapPage>, count: usize| {
             for page in under_way.drain(..count) {
                 for view in page.views() {
                     let ends = view.record.ends.unwrap();
-                    assert!(filter.wants(ends.dst, ends.src), "seed {seed}: {ends:?}");
+                    assert!(filter.matches(ends.dst, ends.src), "seed {seed}: {ends:?}");
                     assert_eq!(
                         view.payload.len(),
                         snap.min(view.record.len as usize),
@@ -269,16 +269,16 @@ fn shown_and_missed_are_all_that_is_wanted() {
                     .iter()
                     .for_each(|handler| taps.note(*handler, &Drops(Vec::new())));
                 taps.take(received(Ok(None)), &Batch::new(&trains, &arena));
-                let is_theirs = filter
+                let has_handler = filter
                     .handler
                     .is_none_or(|handler| handlers.contains(&handler));
-                let theirs = trains
+                let selected = trains
                     .iter()
-                    .filter(|train| filter.wants(train.envelope.dst, train.envelope.src));
-                wanted += theirs
+                    .filter(|train| filter.matches(train.envelope.dst, train.envelope.src));
+                matching += selected
                     .map(|train| u64::from(train.datagrams()))
                     .sum::<u64>()
-                    * u64::from(is_theirs);
+                    * u64::from(has_handler);
             }
             let _ = taps.end_turn();
             under_way.extend(pages.try_iter());
@@ -296,8 +296,12 @@ fn shown_and_missed_are_all_that_is_wanted() {
         let count = under_way.len();
         read(&mut under_way, count);
         let (matched, missed) = counts.get();
-        assert_eq!((matched, matched - missed), (wanted, shown), "seed {seed}");
-        assert!(shown > 0 || wanted == 0, "seed {seed}");
+        assert_eq!(
+            (matched, matched - missed),
+            (matching, shown),
+            "seed {seed}"
+        );
+        assert!(shown > 0 || matching == 0, "seed {seed}");
     }
 }
 
@@ -329,8 +333,8 @@ fn a_reader_that_stands_still() {
     }
 }
 
-/// All pages are freed when their tap and its reader are gone, whichever goes first: those that were read and went back, that
-/// wait for the reader, and that are being filled.
+/// All pages are freed when their tap and its reader are gone, whichever goes first: those that were read and went
+/// back, that wait for the reader, and that are being filled.
 #[test]
 fn pages_are_freed_with_their_tap() {
     let arena = arena();

@@ -1,4 +1,4 @@
-//! Which datagrams an upstream gets, if not all: a sample of them, or as many as its rate limit admits.
+//! The selection of the datagrams that an upstream gets: a sample of them, or as many as its rate limit admits.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ impl Admission {
         }
     }
 
-    /// Whether every datagram is admitted.
+    /// Returns whether every datagram is admitted.
     #[inline]
     pub fn is_open(&self) -> bool {
         self.sample.is_none() && self.rate.is_none()
@@ -59,12 +59,12 @@ impl Admission {
         Ok(())
     }
 
-    /// Datagrams that the sample or the rate limit excluded.
+    /// Returns the number of datagrams that the sample or the rate limit excluded.
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
 
-    /// Progress of the sample towards its next selected datagram.
+    /// Returns the progress of the sample towards its next selected datagram.
     pub fn earned(&self) -> u32 {
         self.sample.as_ref().map_or(0, |sampler| sampler.earned)
     }

@@ -1,4 +1,4 @@
-//! How the datagrams of one client spread over the upstreams, and which sockets a session has for that.
+//! The spread of one client's datagrams over the upstreams, and the sockets that a session has for it.
 
 use super::config::{Choice, Settings, Spread};
 
@@ -26,19 +26,19 @@ impl Fanout {
         }
     }
 
-    /// Number of legs of a session to so many `upstreams`, of which so many are `shadows`.
+    /// Returns the number of legs of a session. `upstreams` is the number of upstreams, of which `shadows` are shadows.
     pub fn legs(self, upstreams: usize, shadows: usize) -> usize {
         self.first_shadow_leg()
             .map_or(upstreams, |first| first + shadows)
     }
 
-    /// Leg to the first shadow, if the legs to the shadows are consecutive. `None` if each upstream has the leg with
-    /// its own index.
+    /// Returns the leg to the first shadow, if the legs to the shadows are consecutive. `None` if each upstream has the
+    /// leg with its own index.
     pub fn first_shadow_leg(self) -> Option<usize> {
         (self == Fanout::PerSession).then_some(1)
     }
 
-    /// Leg to the upstream at `place`. `shadows` are the places of the shadows.
+    /// Returns the leg to the upstream at `place`. `shadows` are the places of the shadows.
     pub fn leg_of(self, place: usize, shadows: &[usize]) -> usize {
         let Some(first) = self.first_shadow_leg() else {
             return place;

@@ -28,13 +28,15 @@ impl UpstreamSet {
 
     /// Imports the state that every forwarder has.
     pub fn inherit(&mut self, saved: &SavedState) {
-        for left in &saved.upstreams {
-            let place = usize::from(left.place);
+        for upstream in &saved.upstreams {
+            let place = usize::from(upstream.place);
             if place < self.handles.len() {
-                self.handles[place].admission.restore_earned(left.earned);
-                self.restore_health(place, left.passive_health);
+                self.handles[place]
+                    .admission
+                    .restore_earned(upstream.earned);
+                self.restore_health(place, upstream.passive_health);
                 self.pool
-                    .change(place, |member| member.alive = left.is_alive);
+                    .change(place, |member| member.alive = upstream.is_alive);
             }
         }
         self.pool.restore_turn(saved.turn);
@@ -45,7 +47,7 @@ impl Stateful {
     /// Exports the state of a forwarder with sessions.
     pub(super) fn save_all(&self) -> SavedState {
         let sessions = self.table.iter().map(|(id, _)| self.save_session(id));
-        // Sessions are evicted in this order, the longest silent one first.
+        // Sessions are evicted in this order, the one that was silent longest first.
         let mut sessions: Vec<SavedSession> = sessions.collect();
         sessions.sort_by_key(|session| session.record.seen);
         SavedState {
@@ -78,8 +80,8 @@ impl Stateful {
     }
 
     /// Imports one session. If the limits of the new file have no room for it, it ends and is counted as evicted.
-    fn inherit_session(&mut self, left: SavedSession, cx: &mut Context<'_>) {
-        let SavedSession { mut record, legs } = left;
+    fn inherit_session(&mut self, saved: SavedSession, cx: &mut Context<'_>) {
+        let SavedSession { mut record, legs } = saved;
         let prefix = prefix_of(record.key.client.ip());
         let fits = legs.iter().any(|leg| self.leg_of(leg).is_some());
         if !fits || self.quota.take(prefix).is_err() {
@@ -111,7 +113,8 @@ impl Stateful {
         self.make_room_for_comparisons(id);
     }
 
-    /// Index of the socket to this upstream among a session's sockets; `None` if the session cannot have such a socket.
+    /// Returns the index of the socket to this upstream among a session's sockets; `None` if the session cannot have
+    /// such a socket.
     fn leg_of(&self, leg: &LegRecord) -> Option<usize> {
         let place = usize::from(leg.place);
         // Sessions either lease their own sockets or share the one-way ones. A saved leg of the other form does not
@@ -128,11 +131,11 @@ impl Stateful {
 impl super::source_ports::SourcePorts {
     /// Exports the ports that no session uses.
     fn save(&self) -> Vec<SavedPort> {
-        let mut left = Vec::new();
+        let mut saved = Vec::new();
         for (place, ports) in self.ports().enumerate() {
             let place = number::to_u16(place);
-            left.extend(ports.iter().map(|port| SavedPort { place, port: *port }));
+            saved.extend(ports.iter().map(|port| SavedPort { place, port: *port }));
         }
-        left
+        saved
     }
 }

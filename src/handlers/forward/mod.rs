@@ -1,4 +1,4 @@
-//! `forward`: sends datagrams to all upstreams or to a picked one, and sends replies back to the client.
+//! `forward`: passes datagrams on to all upstreams or to a picked one, and passes replies back to the client.
 
 mod admission;
 pub mod config;
@@ -33,7 +33,7 @@ use crate::dispatch::rate::RateLimit;
 use crate::dispatch::sessions::quota::Quota;
 use crate::dispatch::time::nanoseconds;
 
-/// Entry of `forward` in the list of kinds.
+/// The entry of `forward` in the list of kinds.
 pub const KIND: Kind = Kind {
     name: "forward",
     summary: "passes datagrams on to upstreams: to all of them, or to one that is picked; replies go back to the sender",
@@ -67,7 +67,7 @@ pick = "all"
     read: |section| Some(Box::new(Forward::new(config::parse::read(section)?))),
 };
 
-/// Checked settings of a forwarder, with the state that its workers share.
+/// The checked settings of a forwarder, with the state that its workers share.
 #[derive(Debug)]
 struct Forward {
     settings: Arc<Settings>,
@@ -193,10 +193,10 @@ impl HandlerSpec for Forward {
         let mut pool = self.pool(&vec![true; places.len()], 0);
         match self.settings.choice {
             Choice::All => {
-                let is_asked = |place: &usize| {
+                let is_reached = |place: &usize| {
                     pool.is_fit_for_all(*place) && !self.settings.upstream_options[*place].shadow
                 };
-                places.filter(is_asked).collect()
+                places.filter(is_reached).collect()
             }
             // These two always pick the same upstream for a datagram.
             Choice::One(Pick::Hash | Pick::FirstAlive) => {
@@ -227,14 +227,16 @@ impl HandlerSpec for Forward {
             Choice::All => "to all of".to_owned(),
             Choice::One(Pick::RoundRobin) => "in turn to".to_owned(),
             Choice::One(Pick::Random) => "at random to one of".to_owned(),
-            Choice::One(Pick::Hash) => format!("by a hash of the {} to one of", hash_on.words()),
+            Choice::One(Pick::Hash) => format!("by a hash of the {} to one of", hash_on.text()),
             Choice::One(Pick::LeastSessions) => "to the one with the fewest sessions of".to_owned(),
             Choice::One(Pick::FirstAlive) => "to the first that is alive of".to_owned(),
         };
-        let answers = match replies {
+        let replies_text = match replies {
             Replies::None => "",
             _ if *choice != Choice::All => "; replies go back to the sender",
-            Replies::First => "; the first answer goes back to the sender",
+            Replies::First => {
+                "; the replies of the upstream that replies first go back to the sender"
+            }
             Replies::All => "; all replies go back to the sender",
         };
         let names =
@@ -248,7 +250,7 @@ impl HandlerSpec for Forward {
                     _ => upstream.to_string(),
                 });
         format!(
-            "forwards {pick} {}{answers}",
+            "forwards {pick} {}{replies_text}",
             names.collect::<Vec<_>>().join(", ")
         )
     }
@@ -287,7 +289,7 @@ impl HandlerSpec for Forward {
 }
 
 impl HashOn {
-    fn words(self) -> String {
+    fn text(self) -> String {
         match self {
             HashOn::Source => "source address and port".to_owned(),
             HashOn::SourceAddress => "source address".to_owned(),

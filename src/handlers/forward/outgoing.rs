@@ -1,4 +1,4 @@
-//! What is on its way to the upstreams.
+//! A train on its way to the upstreams.
 
 use crate::datagram::Train;
 use crate::dispatch::handler::{Batch, Context};
@@ -9,16 +9,16 @@ use crate::dispatch::verdict::DropReason;
 pub struct Outgoing<'a> {
     /// The train.
     pub train: &'a Train,
-    /// Index of its first datagram in the batch.
+    /// The index of its first datagram in the batch.
     pub index: u32,
     /// The batch that the train belongs to.
     pub batch: &'a Batch<'a>,
-    /// TTL to send with: the received one, damped. `None` if it was not received.
+    /// The TTL to send with: the received one less one, or a fixed one. `None` if the kernel does not report it.
     pub ttl: Option<u8>,
 }
 
 impl Outgoing<'_> {
-    /// The bytes of the train.
+    /// Returns the bytes of the train.
     pub fn bytes(&self) -> &[u8] {
         self.batch.bytes(self.train.span)
     }

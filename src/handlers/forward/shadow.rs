@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 use crate::dispatch::ledger::ShadowCounts;
 use crate::dispatch::maglev::hash_bytes;
 
-/// Most replies that one side may be ahead of the other.
+/// The most replies that one side may be ahead of the other.
 const AHEAD_MAX: usize = 16;
 
 /// One session's comparison with one shadow.
 #[derive(Debug, Default)]
 pub struct Comparison {
-    /// Hashes of replies that the other side has not matched yet.
+    /// The hashes of replies that the other side has not matched yet.
     ahead: VecDeque<u64>,
     /// Whether those replies are the shadow's.
     is_shadow_ahead: bool,
@@ -28,8 +28,8 @@ impl Comparison {
                 outcomes.missing += u64::from(!is_shadow);
             }
             self.ahead.push_back(hash);
-        } else if let Some(theirs) = self.ahead.pop_front() {
-            let counter = if theirs == hash {
+        } else if let Some(other) = self.ahead.pop_front() {
+            let counter = if other == hash {
                 &mut outcomes.same
             } else {
                 &mut outcomes.different

@@ -3,38 +3,38 @@
 use crate::dispatch::handler::{Context, UpstreamId};
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::saved_state::SavedPort;
-use crate::dispatch::sessions::ports::{FreePorts, Lease, RETRY, RETRY_WAY};
+use crate::dispatch::sessions::ports::{FreePorts, Lease, RETRY, RETRY_UNREACHABLE};
 use crate::dispatch::sessions::{LegRecord, SessionId};
 use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
 use crate::number;
 
-/// Most ports that one call closes; this takes about half a millisecond.
+/// The most ports that one call closes; this takes about half a millisecond.
 const CLOSES_MAX: usize = 256;
-/// Time between two searches for unused ports.
+/// The time between two searches for unused ports.
 const SHRINK_NS: u64 = 1_000_000_000;
-/// Time to the next search if the last one found more ports than it may close. Others may be waiting for ports.
+/// The time to the next search if the last one found more ports than it may close. Other workers may need the ports.
 const SHRINK_ON_NS: u64 = 10_000_000;
 
-/// Lease state of one socket.
+/// The lease state of one socket.
 #[derive(Debug, Clone, Copy)]
 struct PortLease {
     session: Option<SessionId>,
     /// The upstream's generation when the socket was opened.
     generation: u32,
-    /// What is known of the present session on this socket.
+    /// The record of the present session on this socket.
     leg: LegRecord,
 }
 
-/// Leases and free ports of one upstream.
+/// The leases and free ports of one upstream.
 struct Branch {
     id: UpstreamId,
     /// The one-way socket, which is open from the start.
     one_way: UpstreamSocketId,
     ports: FreePorts,
-    /// Why no port could be opened at the last attempt.
-    lacks: DropReason,
-    /// Number of address changes of the upstream.
+    /// The reason why no port could be opened at the last attempt.
+    last_failure: DropReason,
+    /// The number of address changes of the upstream.
     generation: u32,
     sessions: u64,
     replies: u64,
@@ -43,13 +43,13 @@ struct Branch {
 /// All leases of one forwarder in one worker.
 pub struct SourcePorts {
     branches: Vec<Branch>,
-    /// Leases by socket number.
+    /// The leases by socket number.
     by_socket: Vec<Option<PortLease>>,
     /// Whether sessions lease their own ports; otherwise they share the one-way sockets.
     is_leasing: bool,
     open: u64,
-    /// Time of the next search for unused ports.
-    look_at: Time,
+    /// The time of the next search for unused ports.
+    search_at: Time,
 }
 
 impl SourcePorts {
@@ -58,17 +58,14 @@ impl SourcePorts {
         upstreams: impl Iterator<Item = (UpstreamId, UpstreamSocketId)>,
         is_leasing: bool,
     ) -> SourcePorts {
-        let branch = |(id, one_way)| {
-            let (ports, lacks) = (FreePorts::default(), DropReason::NoPort);
-            Branch {
-                id,
-                one_way,
-                ports,
-                lacks,
-                generation: 0,
-                sessions: 0,
-                replies: 0,
-            }
+        let branch = |(id, one_way)| Branch {
+            id,
+            one_way,
+            ports: FreePorts::default(),
+            last_failure: DropReason::NoPort,
+            generation: 0,
+            sessions: 0,
+            replies: 0,
         };
         let branches = upstreams.map(branch).collect::<Vec<_>>();
         let mut source_ports = SourcePorts {
@@ -76,7 +73,7 @@ impl SourcePorts {
             by_socket: Vec::new(),
             is_leasing,
             open: 0,
-            look_at: Time::default(),
+            search_at: Time::default(),
         };
         for place in 0..source_ports.branches.len() {
             source_ports.track(source_ports.branches[place].one_way, place);
@@ -108,17 +105,17 @@ impl SourcePorts {
                     self.track(socket, place);
                     return Ok(socket);
                 }
-                Err(reason) => branch.lacks = reason,
+                Err(reason) => branch.last_failure = reason,
             }
-            let retry = if branch.lacks == DropReason::NoPort {
+            let retry = if branch.last_failure == DropReason::NoPort {
                 RETRY
             } else {
-                RETRY_WAY
+                RETRY_UNREACHABLE
             };
             lease = branch.ports.failed(cx.now(), retry);
         }
         let Lease::Reusable(socket) = lease else {
-            return Err(branch.lacks);
+            return Err(branch.last_failure);
         };
         branch.sessions += 1;
         cx.discard_queue(socket);
@@ -152,7 +149,7 @@ impl SourcePorts {
         }
     }
 
-    /// Returns what is known of the session on a socket since the session leased it.
+    /// Returns the record of the session on a socket, since the session leased it.
     pub fn leg(&self, socket: UpstreamSocketId) -> Option<LegRecord> {
         Some((*self.by_socket.get(socket.0 as usize)?)?.leg)
     }
@@ -197,7 +194,7 @@ impl SourcePorts {
 
     /// Closes some of the unused ports, if a search is due.
     pub fn shrink(&mut self, now: Time, cx: &mut Context<'_>) {
-        if now < self.look_at {
+        if now < self.search_at {
             return;
         }
         let mut closes = 0;
@@ -209,7 +206,7 @@ impl SourcePorts {
                 closes += 1;
             }
         }
-        self.look_at = Time(
+        self.search_at = Time(
             now.0
                 + if closes < CLOSES_MAX {
                     SHRINK_NS
@@ -219,13 +216,13 @@ impl SourcePorts {
         );
     }
 
-    /// Time of the next search for unused ports; `None` without free ports.
+    /// Returns the time of the next search for unused ports; `None` without free ports.
     pub fn deadline(&self) -> Option<Time> {
-        let is_any = self.branches.iter().any(|branch| !branch.ports.is_empty());
-        is_any.then_some(self.look_at)
+        let has_free_ports = self.branches.iter().any(|branch| !branch.ports.is_empty());
+        has_free_ports.then_some(self.search_at)
     }
 
-    /// Whether a session has received fewer replies than it sent requests.
+    /// Returns whether a session has received fewer replies than it sent requests.
     pub fn has_outstanding(&self) -> bool {
         self.by_socket
             .iter()
@@ -233,18 +230,18 @@ impl SourcePorts {
             .any(|lease| lease.session.is_some() && lease.leg.replies < lease.leg.requests)
     }
 
-    /// Whether sessions lease their own ports.
+    /// Returns whether sessions lease their own ports.
     pub fn is_leasing(&self) -> bool {
         self.is_leasing
     }
 
-    /// Free ports of each upstream.
+    /// Returns the free ports of each upstream.
     pub fn ports(&self) -> impl Iterator<Item = &FreePorts> {
         self.branches.iter().map(|branch| &branch.ports)
     }
 
-    /// Returns what is known of the session on a socket, for another forwarder. To that one, the socket is also spoilt
-    /// if its upstream has another address.
+    /// Returns the record of the session on a socket, for another forwarder. In that record, the socket is also spoilt
+    /// if its upstream has moved to another address.
     pub fn save_leg(&self, socket: UpstreamSocketId) -> Option<LegRecord> {
         let PortLease {
             generation, leg, ..
@@ -257,30 +254,30 @@ impl SourcePorts {
     }
 
     /// Takes over the socket of a session that another forwarder saved.
-    pub fn inherit_leg(&mut self, left: LegRecord, session: SessionId) -> UpstreamSocketId {
-        let place = usize::from(left.place);
+    pub fn inherit_leg(&mut self, saved: LegRecord, session: SessionId) -> UpstreamSocketId {
+        let place = usize::from(saved.place);
         self.branches[place].sessions += 1;
-        let Some(socket) = left.socket else {
+        let Some(socket) = saved.socket else {
             return self.branches[place].one_way;
         };
         self.open += 1;
         self.track(socket, place);
         if let Some(lease) = &mut self.by_socket[socket.0 as usize] {
             lease.session = Some(session);
-            lease.leg = left;
+            lease.leg = saved;
         }
         socket
     }
 
     /// Takes over a free port that another forwarder saved.
-    pub fn inherit_port(&mut self, left: SavedPort, cx: &mut Context<'_>) {
-        let place = usize::from(left.place);
+    pub fn inherit_port(&mut self, saved: SavedPort, cx: &mut Context<'_>) {
+        let place = usize::from(saved.place);
         if !self.is_leasing || place >= self.branches.len() {
-            return cx.close(left.port.socket);
+            return cx.close(saved.port.socket);
         }
         self.open += 1;
-        self.track(left.port.socket, place);
-        self.branches[place].ports.restore(left.port, cx.now());
+        self.track(saved.port.socket, place);
+        self.branches[place].ports.restore(saved.port, cx.now());
     }
 
     /// Returns the session that leases a socket, and the index of its upstream.
@@ -290,7 +287,7 @@ impl SourcePorts {
         Some((lease.session?, usize::from(lease.leg.place)))
     }
 
-    /// Index of the upstream that a socket leads to.
+    /// Returns the index of the upstream that a socket leads to.
     #[inline]
     pub fn place(&self, socket: UpstreamSocketId) -> Option<usize> {
         Some(usize::from(
@@ -298,7 +295,7 @@ impl SourcePorts {
         ))
     }
 
-    /// Number of sessions of an upstream.
+    /// Returns the number of sessions of an upstream.
     pub fn sessions(&self, place: usize) -> u64 {
         self.branches[place].sessions
     }
@@ -308,12 +305,12 @@ impl SourcePorts {
         self.branches[place].replies += u64::from(datagrams);
     }
 
-    /// Number of replies from an upstream.
+    /// Returns the number of replies from an upstream.
     pub fn replies(&self, place: usize) -> u64 {
         self.branches[place].replies
     }
 
-    /// Number of open source ports.
+    /// Returns the number of open source ports.
     pub fn open(&self) -> u64 {
         self.open
     }

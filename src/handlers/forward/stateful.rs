@@ -27,10 +27,10 @@ use crate::dispatch::time::Time;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::dispatch::verdict::DropReason;
 
-/// Sessions that one call of `on_time` ends at most; the rest follows in the next calls.
+/// The most sessions that one call of `on_time` ends; the rest follows in the next calls.
 const ENDS_MAX: usize = 512;
 
-/// Why a session ends.
+/// The reason why a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
     Idle,
@@ -39,18 +39,18 @@ enum Cause {
     Broken,
 }
 
-/// Handler that forwards with sessions.
+/// The handler that forwards with sessions.
 pub struct Stateful {
     pub(super) upstreams: UpstreamSet,
     pub(super) table: Sessions,
     pub(super) quota: Arc<Quota>,
     pub(super) source_ports: SourcePorts,
-    /// For each session, one comparison for each shadow; empty without shadows.
+    /// One comparison for each session and shadow; empty without shadows.
     comparisons: Vec<Comparison>,
-    /// Results of the comparisons, by upstream.
+    /// The results of the comparisons, by upstream.
     outcomes: Vec<ShadowCounts>,
     pub(super) counts: SessionCount,
-    /// Sockets of the session that is being opened; reused for every session.
+    /// The sockets of the session that is being opened; reused for every session.
     opening: Vec<Option<UpstreamSocketId>>,
 }
 
@@ -90,7 +90,7 @@ impl Stateful {
         }
     }
 
-    /// Number of sockets that a session may have.
+    /// Returns the number of sockets that a session may have.
     fn legs(&self) -> usize {
         self.opening.len()
     }
@@ -113,7 +113,7 @@ impl Stateful {
             train,
             index,
             batch,
-            ttl: self.upstreams.damp(envelope)?,
+            ttl: self.upstreams.decrement_ttl(envelope)?,
         };
         let key = SessionKey {
             client: envelope.src,
@@ -150,7 +150,7 @@ impl Stateful {
         passed
     }
 
-    /// Whether the reply policy permits replies to the sender. The TTL has been checked before.
+    /// Returns whether the reply policy permits replies to the sender. The TTL has been checked before.
     fn may_reply(&self, envelope: &Envelope, cx: &Context<'_>) -> bool {
         let reply_policy = ReplyPolicy {
             ttl: Some(1),
@@ -300,18 +300,13 @@ impl Forwarding for Stateful {
         self.source_ports.has_outstanding()
     }
 
-    fn look_at_sessions(
-        &self,
-        handler: HandlerId,
-        from: u32,
-        page: &mut SessionPage,
-    ) -> Option<u32> {
+    fn list_sessions(&self, handler: HandlerId, from: u32, page: &mut SessionPage) -> Option<u32> {
         let upstream = |socket| {
             self.source_ports
                 .place(socket)
                 .map(|place| self.upstreams.handles[place].id)
         };
-        self.table.look(handler, from, page, upstream)
+        self.table.list(handler, from, page, upstream)
     }
 
     fn account(&self, handler: &mut HandlerCount, upstreams: &mut [UpstreamCount]) {

@@ -10,7 +10,7 @@ use crate::dispatch::saved_state::SavedState;
 use crate::dispatch::time::Time;
 use crate::dispatch::upstream_event::UpstreamEvent;
 
-/// Handler that forwards without sessions.
+/// The handler that forwards without sessions.
 pub struct Stateless {
     upstreams: UpstreamSet,
 }
@@ -20,7 +20,7 @@ impl Stateless {
     ///
     /// # Panics
     ///
-    /// In debug builds, if the settings ask for sessions.
+    /// Panics in debug builds if the settings require sessions.
     pub fn new(upstreams: UpstreamSet) -> Stateless {
         debug_assert_ne!(upstreams.fanout, Fanout::PerSession);
         Stateless { upstreams }
@@ -31,7 +31,7 @@ impl Handler for Stateless {
     fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
         let mut index = 0;
         for train in batch.trains() {
-            match self.upstreams.damp(&train.envelope) {
+            match self.upstreams.decrement_ttl(&train.envelope) {
                 Ok(ttl) => {
                     let outgoing = Outgoing {
                         train,

@@ -11,29 +11,30 @@ use crate::dispatch::id::UpstreamSocketId;
 use crate::dispatch::proxy_header::{HEADER_MAX_BYTES, proxy_v2};
 use crate::dispatch::verdict::DropReason;
 
-/// Highest TTL to a group without a configured TTL. It is enough for a site, and ends a loop of forwarders soon.
+/// The highest TTL to a group without a configured TTL. It is enough for a site, and ends a loop of forwarders after a
+/// few turns.
 const GROUP_TTL_MAX: u8 = 16;
 
 /// A forwarder's handle on one upstream.
 pub struct UpstreamHandle {
-    /// Number of the upstream in the plan.
+    /// The number of the upstream in the plan.
     pub id: UpstreamId,
     /// The one-way socket, which is open from the start.
     pub socket: UpstreamSocketId,
-    /// Current address, if it is known.
+    /// The current address, if it is known.
     pub address: Option<SocketAddr>,
-    /// Which datagrams the upstream gets.
+    /// The selection of the datagrams that the upstream gets.
     pub admission: Admission,
     proxy: bool,
     keeps_source: bool,
     /// Whether the TTL is fixed, and so set on the sockets.
     has_ttl: bool,
-    /// Upper limit of the TTL; `None` unless the upstream is a group.
+    /// The upper limit of the TTL; `None` unless the upstream is a group.
     group_ttl: Option<u8>,
 }
 
 impl UpstreamHandle {
-    /// Builds a handle on an opened upstream. `proxy` tells whether a PROXY header precedes each datagram.
+    /// Builds a handle on an opened upstream. `proxy` is whether a PROXY header precedes each datagram.
     pub fn new(
         opened: OpenedUpstream,
         upstream: &Upstream,
@@ -54,7 +55,7 @@ impl UpstreamHandle {
         }
     }
 
-    /// Whether a train can pass whole: no datagram of it is omitted or changed.
+    /// Returns whether a train can pass whole: no datagram of it is omitted or changed.
     pub fn is_plain(&self) -> bool {
         self.admission.is_open() && !self.proxy && !self.keeps_source
     }
@@ -105,13 +106,13 @@ impl UpstreamHandle {
 
     /// Returns the TTL to send with; `None` for the socket's own. It is never 1 to a group: senders to groups start
     /// with that value, which must differ from the end of a loop.
-    fn ttl(&self, damped: Option<u8>) -> Result<Option<u8>, DropReason> {
-        match (self.group_ttl, damped) {
+    fn ttl(&self, ttl: Option<u8>) -> Result<Option<u8>, DropReason> {
+        match (self.group_ttl, ttl) {
             (Some(_), Some(0 | 1)) => Err(DropReason::TtlSpent),
-            (Some(max), Some(damped)) => Ok(Some(damped.min(max))),
+            (Some(max), Some(ttl)) => Ok(Some(ttl.min(max))),
             (Some(max), None) => Ok(Some(max)),
             (None, _) if self.has_ttl => Ok(None),
-            (None, damped) => Ok(damped),
+            (None, ttl) => Ok(ttl),
         }
     }
 }

@@ -14,28 +14,29 @@ use crate::dispatch::id::UpstreamSocketId;
 use crate::dispatch::ledger::UpstreamCount;
 use crate::dispatch::passive_health::PassiveHealth;
 use crate::dispatch::pool::{Pick, Pool};
-use crate::dispatch::reply_policy::damp;
+use crate::dispatch::reply_policy::decrement_ttl;
 use crate::dispatch::time::Time;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::dispatch::verdict::DropReason;
 
 /// The upstreams of one forwarder in one worker.
 pub struct UpstreamSet {
-    /// Checked settings of the handler.
+    /// The checked settings of the handler.
     pub settings: Arc<Settings>,
-    /// How the datagrams of a client spread over the upstreams.
+    /// The spread of a client's datagrams over the upstreams.
     pub fanout: Fanout,
     /// The upstreams, in the order of the file.
     pub handles: Vec<UpstreamHandle>,
     /// The upstreams to pick from: all but the shadows, which are never fit.
     pub pool: Pool,
-    /// Passive health of each upstream, if there are no probes.
+    /// The passive health of each upstream, if there are no probes.
     passive_health: Option<Vec<PassiveHealth>>,
-    /// Indexes of the shadows in `handles`.
+    /// The indexes of the shadows in `handles`.
     pub shadows: Vec<usize>,
     /// Whether no upstream counts or changes single datagrams on their way.
     pub is_plain: bool,
-    /// Whether trains can pass whole: no upstream counts their datagrams, and all of a flow have the same upstream.
+    /// Whether trains can pass whole: no upstream counts their datagrams, and all datagrams of a flow go to the same
+    /// upstream.
     is_whole: bool,
 }
 
@@ -71,12 +72,12 @@ impl UpstreamSet {
     /// # Errors
     ///
     /// Returns the drop reason if the TTL is spent.
-    pub fn damp(&self, envelope: &Envelope) -> Result<Option<u8>, DropReason> {
+    pub fn decrement_ttl(&self, envelope: &Envelope) -> Result<Option<u8>, DropReason> {
         let fixed = self.settings.reply_policy.ttl;
         if envelope.ttl == Some(1) && envelope.dst.ip().is_multicast() {
             return Ok(fixed);
         }
-        damp(envelope.ttl, fixed)
+        decrement_ttl(envelope.ttl, fixed)
     }
 
     /// Forwards a train without a session.
@@ -145,22 +146,22 @@ impl UpstreamSet {
         )
     }
 
-    /// Index of the upstream that a one-way socket leads to.
+    /// Returns the index of the upstream that a one-way socket leads to.
     pub fn place_of(&self, socket: UpstreamSocketId) -> Option<usize> {
         self.handles
             .iter()
             .position(|handle| handle.socket == socket)
     }
 
-    /// Whether an address is that of an upstream. An upstream that became a client of its own forwarder would receive
-    /// its own replies in an endless loop.
+    /// Returns whether an address is that of an upstream. An upstream that became a client of its own forwarder would
+    /// receive its own replies in an endless loop.
     pub fn is_upstream(&self, address: SocketAddr) -> bool {
         self.handles
             .iter()
             .any(|handle| handle.address == Some(address))
     }
 
-    /// Index of an upstream in `handles`.
+    /// Returns the index of an upstream in `handles`.
     pub fn place(&self, upstream: UpstreamId) -> Option<usize> {
         self.handles.iter().position(|handle| handle.id == upstream)
     }
@@ -180,7 +181,7 @@ impl UpstreamSet {
         self.update_health(place, |health| health.refused(now));
     }
 
-    /// Passive health of an upstream; the default if it is not used.
+    /// Returns the passive health of an upstream; the default if it is not used.
     pub fn health_of(&self, place: usize) -> PassiveHealth {
         self.passive_health
             .as_ref()
@@ -231,7 +232,7 @@ impl UpstreamSet {
             .for_each(|place| self.update_health(place, |health| health.pass_time(now)));
     }
 
-    /// Next time at which an avoided upstream is to be tried again.
+    /// Returns the next time at which an avoided upstream is to be tried again.
     pub fn deadline(&self) -> Option<Time> {
         self.passive_health
             .iter()
@@ -252,7 +253,7 @@ impl UpstreamSet {
     }
 }
 
-/// Whether all datagrams of one flow have the same upstream.
+/// Returns whether all datagrams of one flow go to the same upstream.
 fn stays_together(settings: &Settings) -> bool {
     match settings.choice {
         _ if settings.upstreams.len() == 1 => true,

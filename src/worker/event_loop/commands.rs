@@ -1,4 +1,4 @@
-//! How a worker executes the commands of the control plane, between two turns.
+//! The execution of the control plane's commands, between two turns.
 
 use std::time::Instant;
 
@@ -6,20 +6,20 @@ use super::{DRAIN_MAX, Worker};
 use crate::dispatch::id::{LocalListener, UpstreamId};
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::upstream_event::UpstreamEvent;
-use crate::net::socket::close_door;
+use crate::net::socket::block_new_datagrams;
 use crate::worker::command::Command;
 use crate::worker::listener::Listener;
 
 impl Worker {
-    pub(super) fn obey(&mut self) {
+    pub(super) fn run_commands(&mut self) {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Snapshot(reply) => {
                     // The requester may have stopped waiting.
                     let _ = reply.send(self.snapshot());
                 }
-                Command::Sessions(wanted, reply) => {
-                    let _ = reply.send(self.dispatcher.sessions(&wanted, self.now()));
+                Command::Sessions(query, reply) => {
+                    let _ = reply.send(self.dispatcher.sessions(&query, self.now()));
                 }
                 Command::Tap { tap, begun } => {
                     self.dispatcher.taps().add(*tap);
@@ -27,7 +27,7 @@ impl Worker {
                     let _ = begun.try_send(());
                 }
                 Command::Untap(id) => self.dispatcher.taps().remove(id),
-                Command::UpstreamEvent(upstream, change) => self.change(upstream, change),
+                Command::UpstreamEvent(upstream, event) => self.apply_event(upstream, event),
                 Command::Lend(reply) => {
                     // If no descriptors are left (EMFILE), the channel closes without a reply.
                     if let Ok(lent) = self.listeners.iter().map(Listener::lend).collect() {
@@ -43,14 +43,14 @@ impl Worker {
         }
     }
 
-    fn change(&mut self, upstream: UpstreamId, change: UpstreamEvent) {
-        if let UpstreamEvent::Moved(to) = change {
+    fn apply_event(&mut self, upstream: UpstreamId, event: UpstreamEvent) {
+        if let UpstreamEvent::Moved(to) = event {
             self.upstream_sockets.moved(upstream, to);
         }
         let handler = self.upstream_sockets.owner(upstream);
         self.dispatcher.set_time(self.now());
         self.dispatcher
-            .upstream_event(handler, upstream, change, &mut self.upstream_sockets);
+            .upstream_event(handler, upstream, event, &mut self.upstream_sockets);
         self.flush();
     }
 
@@ -68,13 +68,13 @@ impl Worker {
             .read_kernel_drops(self.dispatcher.sending().1);
     }
 
-    /// Queues every listener, so that what the sockets hold is handled before the end. No listener is queued
+    /// Queues every listener, so that the datagrams in the sockets are handled before the end. No listener is queued
     /// afterwards: each is read until one receive call finds it empty, however much arrives.
     fn stop(&mut self, has_successor: bool) {
         for index in 0..self.listeners.len() {
             if !has_successor {
                 // If the kernel refuses the filter, later datagrams are lost with the socket, uncounted.
-                let _ = close_door(self.listeners[index].send_socket.socket());
+                let _ = block_new_datagrams(self.listeners[index].send_socket.socket());
             }
             self.queue(LocalListener::new(index));
         }

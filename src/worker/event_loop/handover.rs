@@ -8,13 +8,14 @@ use super::{After, DRAIN_MAX, Worker};
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::id::{ListenerId, LocalListener, UpstreamId, UpstreamSocketId};
 use crate::dispatch::saved_state::SavedState;
-use crate::net::socket::{close_door, turn_away};
+use crate::net::socket::{block_new_datagrams, divert_new_datagrams};
 use crate::worker::listener::Listener;
 use crate::worker::worker_state::{UpstreamSocketState, WorkerState};
 
 impl Worker {
-    /// Empties the listeners in `removed`, which the next configuration does not have. The worker must be parked. What
-    /// their sockets hold is handled as before; the kernel delivers later datagrams to another matching socket, if any.
+    /// Empties the listeners in `removed`, which the next configuration does not have. The worker must be parked. The
+    /// datagrams that their sockets hold are handled as before. The kernel delivers later ones to another matching
+    /// socket, if any.
     pub fn read_out(&mut self, removed: &[ListenerId]) {
         let until = Instant::now() + DRAIN_MAX;
         for local in (0..self.listeners.len()).map(LocalListener::new) {
@@ -23,9 +24,9 @@ impl Worker {
                 continue;
             }
             let socket = listener.send_socket.socket();
-            // Some sockets cannot be turned away, such as one whose address is not up. Their later datagrams are lost.
-            if turn_away(socket).is_err() {
-                let _ = close_door(socket);
+            // This fails for some sockets, such as one whose address is not up. Their later datagrams are lost.
+            if divert_new_datagrams(socket).is_err() {
+                let _ = block_new_datagrams(socket);
             }
             while self.request_turn(local) == After::More && Instant::now() < until {}
             // The drops of the other listeners are counted by the worker that inherits them.
@@ -47,17 +48,17 @@ impl Worker {
         }
     }
 
-    /// The sockets to the worker's upstreams, in the order of its exported state.
+    /// Returns the sockets to the worker's upstreams, in the order of its exported state.
     pub fn upstream_sockets(&self) -> impl Iterator<Item = &UdpSocket> {
         self.upstream_sockets.sockets()
     }
 
-    /// The sockets to the worker's upstreams, in the order of its exported state, taken out of the worker.
+    /// Takes out the sockets to the worker's upstreams, in the order of its exported state.
     pub fn into_upstream_sockets(self) -> Vec<UdpSocket> {
         self.upstream_sockets.into_sockets()
     }
 
-    /// Listeners of a worker that does not run yet.
+    /// Returns the listeners of a worker that does not run yet.
     pub fn listeners(&mut self) -> &mut [Listener] {
         &mut self.listeners
     }
@@ -70,11 +71,11 @@ impl Worker {
     /// Fails if the socket cannot be registered with epoll; the socket is closed then.
     pub fn inherit_socket(
         &mut self,
-        left: &UpstreamSocketState,
+        saved: &UpstreamSocketState,
         upstream: UpstreamId,
         socket: UdpSocket,
     ) -> io::Result<Option<UpstreamSocketId>> {
-        self.upstream_sockets.inherit(left, upstream, socket)
+        self.upstream_sockets.inherit(saved, upstream, socket)
     }
 
     /// Gives a handler the state that its predecessor saved. The worker must not run yet.

@@ -1,4 +1,4 @@
-//! The turns of upstream sockets: their replies are received, dispatched and flushed like the requests of listeners.
+//! The turns of upstream sockets. Their replies are received, dispatched and flushed like the requests of listeners.
 
 use super::{SOCKETS_PER_TURN, Worker, time_of_day_ns};
 use crate::dispatch::handler::Batch;
@@ -14,7 +14,7 @@ impl Worker {
         while sockets > 0 && self.upstream_sockets.ready() > 0 && !self.is_over() {
             sockets = sockets.saturating_sub(self.reply_turn(sockets.min(SOCKETS_PER_TURN)));
             if !self.commands.is_empty() {
-                self.obey();
+                self.run_commands();
             }
         }
     }
@@ -25,7 +25,7 @@ impl Worker {
         if !self.dispatcher.taps().is_empty() {
             self.dispatcher.taps().begin_turn(time_of_day_ns());
         }
-        let looked = self.receive_replies(sockets_max);
+        let sockets_read = self.receive_replies(sockets_max);
         self.report_errors();
         let was_long = self.gather_replies();
         self.dispatcher.set_time(self.now());
@@ -34,19 +34,19 @@ impl Worker {
         if was_long {
             self.receiver.release();
         }
-        looked
+        sockets_read
     }
 
     /// Reads at most `sockets_max` upstream sockets into one arena. Returns the number of sockets read.
     fn receive_replies(&mut self, sockets_max: usize) -> usize {
         self.receiver.begin(false);
         self.replies.clear();
-        let mut looked = 0;
-        while looked < sockets_max && self.receiver.room() > 0 {
+        let mut sockets_read = 0;
+        while sockets_read < sockets_max && self.receiver.room() > 0 {
             let Some(ready) = self.upstream_sockets.next_ready() else {
                 break;
             };
-            looked += 1;
+            sockets_read += 1;
             let Ready {
                 id: socket,
                 handler,
@@ -54,10 +54,10 @@ impl Worker {
             } = ready;
             if let Some(count) = ready.receive(&mut self.receiver, &mut self.reports) {
                 self.replies.push((socket, handler, count));
-                self.upstream_sockets.had(socket, count);
+                self.upstream_sockets.adapt(socket, count);
             }
         }
-        looked
+        sockets_read
     }
 
     /// Counts the ICMP errors that the reads found, and records them for the handlers.
@@ -68,7 +68,7 @@ impl Worker {
         }
     }
 
-    /// Makes trains of what the upstream sockets received. Returns whether one of them was long.
+    /// Makes trains of the slots that the upstream sockets received. Returns whether one of them was long.
     fn gather_replies(&mut self) -> bool {
         self.trains.clear();
         let mut was_long = false;

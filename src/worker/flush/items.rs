@@ -24,7 +24,7 @@ impl<'a> Items<'a> {
         }
     }
 
-    /// The items from index `first` on.
+    /// Returns the items from index `first` on.
     pub(super) fn from(self, first: usize) -> Items<'a> {
         match self {
             Items::Parcels(parcels) => Items::Parcels(&parcels[first..]),
@@ -40,7 +40,7 @@ impl<'a> Items<'a> {
         }
     }
 
-    /// The reply that the first item belongs to; `None` on a connected socket.
+    /// Returns the reply that the first item belongs to; `None` on a connected socket.
     pub(super) fn reply(self) -> Option<&'a Reply> {
         match self {
             Items::Parcels(_) => None,
@@ -49,7 +49,7 @@ impl<'a> Items<'a> {
         }
     }
 
-    /// The destination of the first item (`None` on a connected socket), and the control data that it needs.
+    /// Returns the destination of the first item (`None` on a connected socket), and the control data that it needs.
     pub(super) fn head(self) -> (Option<&'a SocketAddr>, Sending) {
         let reply = self.reply();
         let sending = Sending {
@@ -59,7 +59,7 @@ impl<'a> Items<'a> {
         (reply.map(|reply| &reply.to), sending)
     }
 
-    /// The longest run of items that can leave as one message.
+    /// Returns the longest run of items that can leave as one message.
     pub(super) fn longest_run(self, limits: SegmentLimits) -> Run {
         match self {
             Items::Parcels(parcels) | Items::Singles(parcels, _) => {
@@ -75,12 +75,12 @@ impl<'a> Items<'a> {
     }
 }
 
-/// Whether two replies go from the same address to the same client for the same handler.
+/// Returns whether two replies go from the same address to the same client for the same handler.
 fn has_same_path(one: &Reply, other: &Reply) -> bool {
     (one.to, one.from, one.handler) == (other.to, other.from, other.handler)
 }
 
-/// Control data of a reply, except the TTL.
+/// Returns the control data of a reply, except the TTL.
 fn sending_of(reply: &Reply) -> Sending {
     let from = reply.from.ip();
     // A link-local address is ambiguous without its interface. For an unspecified one, the kernel needs the interface

@@ -8,7 +8,7 @@ use crate::net::errno::{self, SendError};
 use crate::net::send::SendBatch;
 use crate::worker::send_socket::SendSocket;
 
-/// What follows a failed send call.
+/// The step that follows a failed send call.
 enum Step {
     /// Send the same message again.
     Retry,
@@ -20,7 +20,7 @@ enum Step {
     Split,
 }
 
-/// Recovery steps that one batch has already used after failed send calls.
+/// The recovery steps that one batch has already taken after failed send calls.
 #[derive(Default)]
 struct Recovery {
     /// Whether the message at the front was sent again after a pending error.
@@ -31,7 +31,7 @@ struct Recovery {
 
 impl Recovery {
     /// Classifies a failed send call of a message with `segment` bytes per datagram.
-    fn judge(&mut self, error: &io::Error, segment: u16, send_socket: &mut SendSocket) -> Step {
+    fn classify(&mut self, error: &io::Error, segment: u16, send_socket: &mut SendSocket) -> Step {
         match errno::of_send(error) {
             SendError::Again => return Step::Retry,
             SendError::Pending if !std::mem::replace(&mut self.is_retried, true) => {
@@ -43,7 +43,8 @@ impl Recovery {
         if segment != 0 && errno::refuses_segments(error) {
             return Step::Split;
         }
-        // Tried once for each batch: while the network is down, the rest is refused without another socket.
+        // A new socket is tried once for each batch. While the network is down, the rest is refused without another
+        // attempt.
         let may_renew =
             errno::may_lack_source(error) && !std::mem::replace(&mut self.is_renewed, true);
         if may_renew && send_socket.renew() {
@@ -57,9 +58,9 @@ impl Recovery {
 struct Transmission<'a> {
     /// The messages of the batch, as runs of items.
     runs: &'a [Run],
-    /// Number of runs that are settled.
+    /// The number of runs that are settled.
     settled: usize,
-    /// Number of items of the settled runs.
+    /// The number of items of the settled runs.
     items: usize,
     recovery: Recovery,
     settle: &'a mut dyn FnMut(usize, Sent),
@@ -80,7 +81,7 @@ impl Transmission<'_> {
     fn fail_next(&mut self, error: &io::Error, send_socket: &mut SendSocket) -> bool {
         let errno = error.raw_os_error().unwrap_or(0);
         let segment = self.runs[self.settled].segment;
-        match self.recovery.judge(error, segment, send_socket) {
+        match self.recovery.classify(error, segment, send_socket) {
             Step::Retry => {}
             Step::Report => (self.settle)(self.items, Sent::Reported(errno)),
             Step::Refuse => self.settle_next(1, |run| Sent::Refused(errno, run.datagrams)),
@@ -90,9 +91,9 @@ impl Transmission<'_> {
     }
 }
 
-/// Sends a whole batch. Each refusal is classified: the message is retried, counted as refused, or, if segments were
-/// refused, returned. `settle` gets the index of the first item of the run that a result concerns. Returns the number
-/// of settled items.
+/// Sends a whole batch. Each refusal is classified. The message is then retried or counted as refused. If the kernel
+/// refused its segments, the error is returned. `settle` gets the index of the first item of the run that a result
+/// concerns. Returns the number of settled items.
 pub(super) fn transmit(
     batch: &mut SendBatch<'_, '_>,
     send_socket: &mut SendSocket,

@@ -1,4 +1,4 @@
-//! One socket to an upstream, and how it is read.
+//! One socket to an upstream, and its receive calls.
 
 use super::super::send_socket::SendSocket;
 use crate::dispatch::handler::{HandlerId, UpstreamId};
@@ -7,9 +7,9 @@ use crate::net::error_queue::{self, Origin};
 use crate::net::option;
 use crate::net::receive::Receiver;
 
-/// Most trains that one socket may return in one turn.
+/// The most trains that one socket may return in one turn.
 const TRAINS_MAX: usize = 32;
-/// Consecutive polls that make a socket a busy one, and trains in one read that confirm it.
+/// The number of consecutive polls after which a socket counts as busy, and of trains in one read that confirm it.
 pub(super) const STREAK: u8 = 8;
 
 /// One socket to an upstream.
@@ -20,11 +20,11 @@ pub(super) struct UpstreamSocket {
     /// Whether the socket belongs to a session and receives.
     pub(super) is_leased: bool,
     pub(super) is_ready: bool,
-    /// Number of the last poll that reported the socket as readable.
+    /// The number of the last poll that reported the socket as readable.
     pub(super) last_report: u32,
-    /// Consecutive polls that reported it.
+    /// The number of consecutive polls that reported it.
     pub(super) streak: u8,
-    /// Consecutive polls that are needed before more than one train is read at once.
+    /// The number of consecutive reports after which more than one train is read at once.
     pub(super) patience: u8,
     /// The kernel's drop counter when it was last read.
     pub(super) drops_seen: u32,
@@ -48,8 +48,8 @@ impl UpstreamSocket {
         }
     }
 
-    /// Number of trains that the next read asks for.
-    pub(super) fn asks(&self) -> usize {
+    /// Returns the most trains that the next read accepts.
+    pub(super) fn trains_max(&self) -> usize {
         if self.streak >= self.patience || self.send_socket.gathers() {
             TRAINS_MAX
         } else {
@@ -57,7 +57,8 @@ impl UpstreamSocket {
         }
     }
 
-    /// Number of datagrams that the kernel dropped since the last call. The kernel's counter has 32 bits and may wrap.
+    /// Returns the number of datagrams that the kernel dropped since the last call. The kernel's counter has 32 bits
+    /// and may wrap.
     pub(super) fn new_kernel_drops(&mut self) -> u64 {
         let drops = option::kernel_drops(self.send_socket.socket()).unwrap_or(self.drops_seen);
         u64::from(drops.wrapping_sub(std::mem::replace(&mut self.drops_seen, drops)))
@@ -66,14 +67,14 @@ impl UpstreamSocket {
 
 /// An upstream socket that may hold datagrams.
 pub struct Ready<'a> {
-    /// Id of the socket in this worker.
+    /// The id of the socket in this worker.
     pub id: UpstreamSocketId,
-    /// Handler that the upstream belongs to.
+    /// The handler that the upstream belongs to.
     pub handler: HandlerId,
     /// The socket to read.
     pub send_socket: &'a SendSocket,
-    /// Number of trains to ask for: one, unless earlier reads show that the socket has a queue.
-    pub asks: usize,
+    /// The most trains to read: one, unless earlier reads show that the socket has a queue.
+    pub trains_max: usize,
 }
 
 impl Ready<'_> {
@@ -85,9 +86,9 @@ impl Ready<'_> {
         reports: &mut Vec<(UpstreamSocketId, i32)>,
     ) -> Option<usize> {
         let socket = self.send_socket.socket();
-        let received = match self.asks {
+        let received = match self.trains_max {
             1 => receiver.receive_one(socket),
-            asks => receiver.receive_more(socket, asks),
+            trains_max => receiver.receive_more(socket, trains_max),
         };
         if received.is_err() {
             // The error may come from the error queue. Level-triggered epoll would report it with every poll until it

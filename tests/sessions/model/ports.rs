@@ -16,7 +16,7 @@ const QUARANTINE_OUTSTANDING: u64 = 10 * SECOND;
 /// Time after a failed attempt to open a socket in which no other attempt is made.
 const RETRY: u64 = SECOND;
 /// Time after an attempt that failed for lack of a route to the upstream, in which no other attempt is made.
-const RETRY_WAY: u64 = 100 * MS;
+const RETRY_UNREACHABLE: u64 = 100 * MS;
 /// Time after which a free socket is closed.
 const IDLE_MAX: u64 = 30 * SECOND;
 /// Longest delay of that. A socket with a long quarantine may be in the queue before one that was released later, for
@@ -327,7 +327,7 @@ impl Talker {
                 let retry = if *reason == DropReason::NoPort {
                     RETRY
                 } else {
-                    RETRY_WAY
+                    RETRY_UNREACHABLE
                 };
                 self.ports.shut_until[*place] = step.now + retry;
                 self.ports.why[*place] = *reason;

@@ -1,4 +1,4 @@
-//! Parses `health`: how upstreams are probed, and what happens when none is alive.
+//! Parses `health`: the probes of the upstreams, and the behavior when none is alive.
 
 use super::schema::{
     EXPECT, EXPECT_HEX, FAIL_OPEN, FALL, HEALTH, HEALTH_SETTINGS, INTERVAL, PROBE, RISE, SEND,
@@ -8,7 +8,7 @@ use crate::config::kind::{Optional, Setting};
 use crate::config::section::Section;
 use crate::config::upstream::{ProbeOver, ProbeSettings};
 
-/// Checked settings of `health`.
+/// The checked settings of `health`.
 #[derive(Debug)]
 pub struct HealthSettings {
     /// The probe, if one is configured.

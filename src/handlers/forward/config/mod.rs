@@ -13,43 +13,43 @@ use crate::config::value::Rate;
 use crate::dispatch::pool::Pick;
 use crate::dispatch::reply_policy::ReplyPolicy;
 
-/// Checked settings of a forwarder, without contradictions.
+/// The checked settings of a forwarder, without contradictions.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The upstreams; at least one.
     pub upstreams: Vec<Upstream>,
-    /// Further options of each upstream, in the same order.
+    /// The further options of each upstream, in the same order.
     pub upstream_options: Vec<UpstreamOptions>,
     /// Whether a datagram goes to all upstreams or to a picked one.
     pub choice: Choice,
-    /// Part of the datagram that is hashed under `pick = "hash"`.
+    /// The part of the datagram that is hashed under `pick = "hash"`.
     pub hash_on: HashOn,
-    /// How long a pick holds.
+    /// The time for which a pick holds.
     pub spread: Spread,
-    /// Replies that are sent back to the client.
+    /// The replies that are sent back to the client.
     pub replies: Replies,
-    /// Limits of sessions.
+    /// The limits of sessions.
     pub limits: Limits,
-    /// Rules for replies, and the TTL of requests.
+    /// The rules for replies, and the TTL of requests.
     pub reply_policy: ReplyPolicy,
-    /// Probes of the upstreams and how they are judged.
+    /// The probes of the upstreams, and the resolution of their names.
     pub monitor: MonitorSettings,
     /// Whether all upstreams are used when none is alive.
     pub fail_open: bool,
 }
 
-/// Options of one upstream, except those that concern its sockets.
+/// The options of one upstream, except those that concern its sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpstreamOptions {
-    /// Weight relative to the other upstreams: 1 to 1,000.
+    /// The weight relative to the other upstreams: 1 to 1,000.
     pub weight: u32,
-    /// Fraction of the datagrams that the upstream gets; `None` means all.
+    /// The fraction of the datagrams that the upstream gets; `None` means all.
     pub sample: Option<Sample>,
     /// Whether a PROXY protocol v2 header precedes each datagram.
     pub proxy: bool,
-    /// Maximum rate of datagrams, over all workers.
+    /// The maximum rate of datagrams, over all workers.
     pub max_rate: Option<Rate>,
-    /// Whether the upstream gets no new sessions.
+    /// Whether the upstream gets nothing new. Existing sessions continue.
     pub drain: bool,
     /// Whether the upstream gets datagrams only while no other one is alive.
     pub backup: bool,
@@ -60,13 +60,13 @@ pub struct UpstreamOptions {
 /// A fraction such as `"1/100"`: `taken` of every `each` datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// Number of datagrams that are taken; at least 1 and less than `each`.
+    /// The number of datagrams that are taken; at least 1 and less than `each`.
     pub taken: u32,
-    /// Number of datagrams of which `taken` are taken.
+    /// The number of datagrams of which `taken` are taken.
     pub each: u32,
 }
 
-/// Which upstreams a datagram goes to.
+/// The choice of the upstreams that a datagram goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
     /// All upstreams.
@@ -75,34 +75,34 @@ pub enum Choice {
     One(Pick),
 }
 
-/// Part of the datagram that is hashed under `pick = "hash"`.
+/// The part of the datagram that is hashed under `pick = "hash"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HashOn {
-    /// Address and port of the sender.
+    /// The address and port of the sender.
     Source,
-    /// Address of the sender.
+    /// The address of the sender.
     SourceAddress,
-    /// Address and port that the datagram was sent to.
+    /// The address and port that the datagram was sent to.
     Destination,
-    /// Bytes of the payload. Shorter payloads are hashed as far as they reach.
+    /// Bytes of the payload. If the payload is shorter, the bytes that exist are hashed.
     Payload {
-        /// Index of the first byte.
+        /// The index of the first byte.
         offset: u16,
-        /// Number of bytes.
+        /// The number of bytes.
         length: u16,
     },
 }
 
-/// How long a pick holds.
+/// The time for which a pick holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spread {
-    /// As long as the session lives.
+    /// A pick holds until the session ends.
     Session,
-    /// For a single datagram.
+    /// A pick holds for a single datagram.
     Datagram,
 }
 
-/// Replies that are sent back to the client.
+/// The replies that are sent back to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replies {
     /// No replies: forwarding is one-way, and sessions lease no sockets.
@@ -113,16 +113,16 @@ pub enum Replies {
     All,
 }
 
-/// Limits of sessions.
+/// The limits of sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Idle time after which a session that had a reply ends.
+    /// The idle time after which a session that had a reply ends.
     pub idle: Duration,
-    /// Idle time after which a session without a reply ends.
+    /// The idle time after which a session without a reply ends.
     pub unreplied: Duration,
-    /// Maximum number of sessions, over all workers.
+    /// The maximum number of sessions, over all workers.
     pub max: u32,
-    /// Maximum number of sessions of one source prefix, /24 or /56, over all workers.
+    /// The maximum number of sessions of one source prefix, /24 or /56, over all workers.
     pub share: u32,
     /// A session ends when each of its requests has this many replies.
     pub replies_max: Option<u32>,
@@ -131,23 +131,23 @@ pub struct Limits {
 }
 
 impl Settings {
-    /// Whether a request goes to several upstreams and only the first one's replies count.
+    /// Returns whether a request goes to several upstreams and only the replies of the first one are passed on.
     pub fn is_first_alone(&self) -> bool {
         self.choice == Choice::All && self.replies == Replies::First
     }
 
-    /// Whether replies are sent back.
+    /// Returns whether replies are sent back.
     pub fn has_replies(&self) -> bool {
         self.replies != Replies::None
     }
 
-    /// Whether the handler keeps a session for each client.
+    /// Returns whether the handler keeps a session for each client.
     pub fn has_sessions(&self) -> bool {
         self.has_replies() || (self.spread == Spread::Session && self.choice != Choice::All)
     }
 }
 
-/// Values of the key `replies`.
+/// The values of the key `replies`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RepliesSetting {
     /// The value `false`.

@@ -89,7 +89,8 @@ fn decide_replies(
     }
 }
 
-/// Default of `replies`: `false` if several upstreams would reply to each request, or if no reply can come back.
+/// Returns the default of `replies`. It is `false` if several upstreams would reply to each request, or if no reply can
+/// come back.
 fn replies_by_default(entries: &[UpstreamEntry], choice: Choice) -> bool {
     let all_groups = entries.iter().all(|entry| entry.upstream.is_group());
     let any_keeps = entries

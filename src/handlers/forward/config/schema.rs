@@ -50,7 +50,7 @@ pub const UPSTREAMS: ListSetting<Upstream, Required> = Setting::custom(
     value::upstream,
 )
 .required()
-.meaning("where to forward datagrams")
+.meaning("the upstreams to forward datagrams to")
 .list();
 
 pub const PICK: Setting<Choice> = Setting::choice("pick", &PICKS)
@@ -79,7 +79,7 @@ pub const HASH_ON: Setting<HashOn> = Setting::custom(
 )
 .default_as(HashOn::Source, "\"source\"")
 .meaning(
-    "what is hashed under pick = \"hash\" (Maglev: several machines with the same upstreams pick alike): the \
+    "what is hashed under pick = \"hash\" (Maglev: all machines with the same upstreams pick the same one): the \
      sender's address and port, its address, the destination, or bytes of the payload",
 );
 
@@ -125,12 +125,12 @@ pub const SESSION_UNREPLIED: Setting<Duration, Capped<Duration>> =
 
 pub const SESSION_MAX: Setting<u32> = Setting::integer("session_max", 1..=SESSIONS_MAX)
     .default(65_536)
-    .meaning("most sessions, over all workers; a further one takes the place of one without a reply, or is refused");
+    .meaning("maximum number of sessions, over all workers; a further one replaces one without a reply, or is refused");
 
 pub const SESSION_SHARE: Setting<u32, Optional> =
     Setting::integer("session_share", 1..=SESSIONS_MAX)
         .optional("a quarter of session_max")
-        .meaning("most sessions of one /24 (IPv4) or /56 (IPv6), over all workers");
+        .meaning("maximum number of sessions of one /24 (IPv4) or /56 (IPv6), over all workers");
 
 pub const REPLIES_MAX: Setting<u32, Optional> =
     Setting::integer("replies_max", 1..=SESSION_DATAGRAMS_MAX)
@@ -191,7 +191,7 @@ pub const ADDRESS: Setting<Upstream, Required> = Setting::custom(
 
 pub const WEIGHT: Setting<u32> = Setting::integer("weight", 1..=WEIGHT_MAX)
     .default(1)
-    .meaning("how often it is picked, compared with the others");
+    .meaning("how often the upstream is picked, compared with the others");
 
 pub const SAMPLE: Setting<Sample, Optional> =
     Setting::custom("sample", Form::Text(r#"share such as "1/100""#), |value| {
@@ -199,11 +199,11 @@ pub const SAMPLE: Setting<Sample, Optional> =
         Ok(Sample { taken, each })
     })
     .optional("all")
-    .meaning("share of the datagrams that it gets");
+    .meaning("share of the datagrams that the upstream gets");
 
 pub const MAX_RATE: Setting<Rate, Optional> = Setting::rate("max_rate")
     .optional("none")
-    .meaning("most datagrams that it gets");
+    .meaning("maximum rate of datagrams to the upstream");
 
 pub const UPSTREAM_TTL: Setting<u8, Optional> = Setting::integer("ttl", 1..=255)
     .optional("the handler's")
@@ -230,8 +230,8 @@ pub const SOURCE: Setting<SendFrom> = Setting::custom(
 )
 .default_as(SendFrom::Own, "\"own\"")
 .meaning(
-    "source address of what it gets: this host's, the sender's (one way; needs CAP_NET_RAW), or the given \
-     address of this host",
+    "source address of the datagrams to the upstream: this host's, the sender's (one way; needs CAP_NET_RAW), \
+     or the given address of this host",
 );
 
 pub const INTERFACE: Setting<InterfaceRef, Optional> = Setting::custom(
@@ -244,7 +244,7 @@ pub const INTERFACE: Setting<InterfaceRef, Optional> = Setting::custom(
 
 pub const LOOP: Setting<bool> = Setting::boolean("loop")
     .default(true)
-    .meaning("for a group: whether receivers on this host get it too");
+    .meaning("for a group: whether receivers on this host get the datagrams too");
 
 pub const PROXY: Setting<bool, Optional> = Setting::choice("proxy", &[("v2", true)])
     .optional("none")
@@ -252,14 +252,14 @@ pub const PROXY: Setting<bool, Optional> = Setting::choice("proxy", &[("v2", tru
 
 pub const DRAIN: Setting<bool> = Setting::boolean("drain")
     .default(false)
-    .meaning("whether it gets nothing new; existing sessions continue");
+    .meaning("whether the upstream gets nothing new; existing sessions continue");
 
 pub const BACKUP: Setting<bool> = Setting::boolean("backup")
     .default(false)
-    .meaning("whether it gets datagrams only while no other upstream is alive");
+    .meaning("whether the upstream gets datagrams only while no other one is alive");
 
 pub const SHADOW: Setting<bool> = Setting::boolean("shadow").default(false).meaning(
-    "whether it gets a copy of what the others get; its replies are counted and not sent back",
+    "whether the upstream gets copies of the others' datagrams; its replies are counted and not sent back",
 );
 
 /// The settings of `hash_on` that is written as a table.
@@ -303,7 +303,7 @@ pub const SEND: Setting<Vec<u8>, Optional> =
 pub const SEND_HEX: Setting<Vec<u8>, Optional> =
     Setting::custom("send_hex", Form::Text("hex digits"), probe_hex)
         .optional("none")
-        .meaning("the same, as bytes");
+        .meaning("payload of the probe, as hex digits; instead of send");
 
 pub const EXPECT: Setting<Vec<u8>, Optional> =
     Setting::custom("expect", Form::Text("text"), probe_text)
@@ -313,7 +313,7 @@ pub const EXPECT: Setting<Vec<u8>, Optional> =
 pub const EXPECT_HEX: Setting<Vec<u8>, Optional> =
     Setting::custom("expect_hex", Form::Text("hex digits"), probe_hex)
         .optional("any reply")
-        .meaning("the same, as bytes");
+        .meaning("bytes that the reply must contain, as hex digits; instead of expect");
 
 pub const INTERVAL: Setting<Duration> =
     Setting::duration("interval", Duration::from_millis(100)..=DAY)
@@ -348,20 +348,20 @@ fn hash_on(value: Value<'_>) -> Result<HashOn, Mistake> {
 }
 
 fn replies(value: Value<'_>) -> Result<RepliesSetting, Mistake> {
-    let wanted = "true, false, \"first\" or \"all\"";
-    match value.text(wanted) {
+    let expected = "true, false, \"first\" or \"all\"";
+    match value.text(expected) {
         Ok("first") => Ok(RepliesSetting::First),
         Ok("all") => Ok(RepliesSetting::All),
         Ok(text @ ("true" | "false")) => Err(value
-            .expected(wanted)
+            .expected(expected)
             .hint(format!("write {text}, without quotes"))),
         Ok(text) => Err(value
-            .expected(wanted)
+            .expected(expected)
             .maybe_hint(did_you_mean(text, REPLIES_WORDS))),
         Err(_) => match value::boolean(value) {
             Ok(true) => Ok(RepliesSetting::Yes),
             Ok(false) => Ok(RepliesSetting::No),
-            Err(_) => Err(value.expected(wanted)),
+            Err(_) => Err(value.expected(expected)),
         },
     }
 }

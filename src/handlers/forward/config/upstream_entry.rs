@@ -17,19 +17,19 @@ use crate::config::value::Value;
 /// A parsed upstream, with the places in the file of keys that other keys may contradict.
 #[derive(Debug)]
 pub struct UpstreamEntry {
-    /// Address of the upstream, and options of its sockets.
+    /// The address of the upstream, and options of its sockets.
     pub upstream: Upstream,
-    /// Further options of the upstream.
+    /// The further options of the upstream.
     pub options: UpstreamOptions,
-    /// Byte range of `weight` in the file.
+    /// The byte range of `weight` in the file.
     pub weight: Option<Range<usize>>,
-    /// Byte range of `source` in the file.
+    /// The byte range of `source` in the file.
     pub source: Option<Range<usize>>,
-    /// Byte range of `drain = true` in the file.
+    /// The byte range of `drain = true` in the file.
     pub drain: Option<Range<usize>>,
-    /// Byte range of `backup = true` in the file.
+    /// The byte range of `backup = true` in the file.
     pub backup: Option<Range<usize>>,
-    /// Byte range of `shadow = true` in the file.
+    /// The byte range of `shadow = true` in the file.
     pub shadow: Option<Range<usize>>,
 }
 
@@ -50,7 +50,7 @@ pub fn read<'a>(section: &mut Section<'a>, element: Value<'a>) -> Option<Upstrea
     })
 }
 
-/// Options of an upstream that is written as text.
+/// The options of an upstream that is written as text.
 const PLAIN: UpstreamOptions = UpstreamOptions {
     weight: WEIGHT.default_value(),
     sample: None,
@@ -114,7 +114,7 @@ fn read_table(section: &mut Section<'_>) -> Option<UpstreamEntry> {
     })
 }
 
-/// Byte range of a flag that is `true`.
+/// Returns the byte range of a flag that is `true`.
 fn flag(section: &mut Section<'_>, setting: &Setting<bool>) -> Option<Range<usize>> {
     section
         .find_placed(setting)

@@ -17,14 +17,14 @@ use crate::config::upstream::{Egress, SendFrom, Upstream, UpstreamHost};
 use crate::dispatch::pool::Pick;
 use crate::handlers::reply_settings::{ALLOW_LOW_PORTS, ANSWER_GROUPS};
 
-/// Keys that need sessions.
+/// The keys that need sessions.
 const OF_SESSIONS: [&str; 4] = [
     SESSION_IDLE.key,
     SESSION_MAX.key,
     SESSION_SHARE.key,
     REQUESTS_MAX.key,
 ];
-/// Keys that need replies.
+/// The keys that need replies.
 const OF_REPLIES: [&str; 4] = [
     SESSION_UNREPLIED.key,
     REPLIES_MAX.key,
@@ -32,7 +32,7 @@ const OF_REPLIES: [&str; 4] = [
     ANSWER_GROUPS.key,
 ];
 
-const EVERYBODY: &str =
+const ALL_GET_EVERY_DATAGRAM: &str =
     "has no effect with pick = \"all\", where every upstream gets every datagram";
 
 /// Reports all contradictions in `section`.
@@ -49,17 +49,18 @@ pub fn report(
             "",
         );
     }
-    legs(section, settings);
-    repeated(section, &settings.upstreams);
-    picks(section, settings, written);
-    absent_sessions(section, settings, entries);
-    groups(section, settings, entries);
-    sources(section, settings, entries);
-    roles(section, settings, entries);
+    check_legs(section, settings);
+    check_repeated(section, &settings.upstreams);
+    check_picks(section, settings, written);
+    check_absent_sessions(section, settings, entries);
+    check_groups(section, settings, entries);
+    check_sources(section, settings, entries);
+    check_ineffective_roles(section, settings, entries);
+    check_remaining_upstreams(section, settings, entries);
 }
 
 /// Checks the number of legs. If a session may use all upstreams, it stores one leg for each.
-fn legs(section: &mut Section<'_>, settings: &Settings) {
+fn check_legs(section: &mut Section<'_>, settings: &Settings) {
     let is_wide = settings.has_sessions()
         && (settings.choice == Choice::All || settings.spread == Spread::Datagram);
     let legs = u64::from(settings.limits.max) * settings.upstreams.len() as u64;
@@ -79,7 +80,7 @@ fn legs(section: &mut Section<'_>, settings: &Settings) {
 
 /// Reports an upstream that is listed twice: it would get every datagram twice, which a loop amplifies. The same
 /// address with different options is no repetition.
-fn repeated(section: &mut Section<'_>, upstreams: &[Upstream]) {
+fn check_repeated(section: &mut Section<'_>, upstreams: &[Upstream]) {
     let mut seen: HashMap<(&UpstreamHost, u16, &Egress), &Upstream> = HashMap::new();
     for upstream in upstreams {
         if let Some(first) =
@@ -98,7 +99,7 @@ fn repeated(section: &mut Section<'_>, upstreams: &[Upstream]) {
     }
 }
 
-fn picks(section: &mut Section<'_>, settings: &Settings, written: Option<RepliesSetting>) {
+fn check_picks(section: &mut Section<'_>, settings: &Settings, written: Option<RepliesSetting>) {
     if section.has(HASH_ON.key) && settings.choice != Choice::One(Pick::Hash) {
         section.problem(
             HASH_ON.key,
@@ -107,7 +108,7 @@ fn picks(section: &mut Section<'_>, settings: &Settings, written: Option<Replies
         );
     }
     if section.has(SPREAD.key) && settings.choice == Choice::All {
-        section.problem(SPREAD.key, EVERYBODY, "leave it out");
+        section.problem(SPREAD.key, ALL_GET_EVERY_DATAGRAM, "leave it out");
     }
     if settings.choice == Choice::One(Pick::LeastSessions) && !settings.has_sessions() {
         let message = "there are no sessions to count if no replies are sent back and an upstream is picked for each datagram";
@@ -126,7 +127,11 @@ fn picks(section: &mut Section<'_>, settings: &Settings, written: Option<Replies
 }
 
 /// Reports keys about sessions or replies if the handler has none.
-fn absent_sessions(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntry]) {
+fn check_absent_sessions(
+    section: &mut Section<'_>,
+    settings: &Settings,
+    entries: &[UpstreamEntry],
+) {
     if settings.has_replies() {
         return;
     }
@@ -178,7 +183,7 @@ const NO_SESSIONS: &str =
 
 /// Reports groups where one upstream is picked or replies are expected. A group stands for many receivers, and sends no
 /// replies.
-fn groups(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntry]) {
+fn check_groups(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntry]) {
     let picked = entries
         .iter()
         .filter(|entry| entry.shadow.is_none())
@@ -218,7 +223,7 @@ fn groups(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEnt
 }
 
 /// Reports source addresses that no reply could come back to.
-fn sources(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntry]) {
+fn check_sources(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntry]) {
     if !settings.has_replies() {
         return;
     }
@@ -250,13 +255,17 @@ fn sources(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEn
     }
 }
 
-/// Reports weights, backups, shadows and drains that have no effect or leave no upstream to use.
-fn roles(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntry]) {
+/// Reports weights and backups that have no effect on the choice of an upstream.
+fn check_ineffective_roles(
+    section: &mut Section<'_>,
+    settings: &Settings,
+    entries: &[UpstreamEntry],
+) {
     for entry in entries {
         let weight = entry.weight.clone().filter(|_| entry.shadow.is_none());
         match (weight, settings.choice) {
             (Some(at), Choice::All) => {
-                section.problem_at(WEIGHT.key, at, EVERYBODY, "leave it out");
+                section.problem_at(WEIGHT.key, at, ALL_GET_EVERY_DATAGRAM, "leave it out");
             }
             (Some(at), Choice::One(Pick::FirstAlive)) => {
                 let message = "has no effect with pick = \"first_alive\", where the order in the file decides";
@@ -269,9 +278,17 @@ fn roles(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntr
             .clone()
             .filter(|_| settings.choice == Choice::All)
         {
-            section.problem_at(BACKUP.key, at, EVERYBODY, "leave it out");
+            section.problem_at(BACKUP.key, at, ALL_GET_EVERY_DATAGRAM, "leave it out");
         }
     }
+}
+
+/// Reports shadows, backups and drains that leave no upstream to use.
+fn check_remaining_upstreams(
+    section: &mut Section<'_>,
+    settings: &Settings,
+    entries: &[UpstreamEntry],
+) {
     let first_of_all = |flag: fn(&UpstreamEntry) -> &Option<Range<usize>>| {
         let mut picked = entries
             .iter()

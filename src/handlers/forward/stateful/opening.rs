@@ -1,4 +1,4 @@
-//! How a session begins: its place in the quota, its upstream, and its source ports.
+//! The beginning of a session: its place in the quota, its upstream, and its source ports.
 
 use super::{Cause, Stateful};
 use crate::dispatch::handler::Context;

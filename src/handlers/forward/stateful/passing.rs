@@ -1,4 +1,4 @@
-//! How a request of a session goes out: to which upstreams, and through which of the session's sockets.
+//! The forwarding of a session's requests: the choice of upstreams and of the session's sockets.
 
 use super::Stateful;
 use crate::dispatch::handler::Context;
@@ -9,7 +9,7 @@ use crate::handlers::forward::fanout::Fanout;
 use crate::handlers::forward::outgoing::Outgoing;
 
 impl Stateful {
-    /// Forwards a train of a session; as a whole if no upstream counts single datagrams.
+    /// Forwards a train of a session. The train stays whole if no upstream counts single datagrams.
     pub(super) fn pass_on(
         &mut self,
         id: SessionId,

@@ -1,4 +1,4 @@
-//! What becomes of the replies that upstreams send: which one goes to the client, and when a session is complete.
+//! The replies of upstreams: the choice of those that go to the client, and the completion of sessions.
 
 use super::{Cause, Stateful};
 use crate::datagram::Train;
@@ -62,8 +62,8 @@ impl Stateful {
         Ok(())
     }
 
-    /// Whether each request has all its replies (`replies_max`). Normally every upstream that received the request must
-    /// have replied. With `replies = "first"`, the number of replies to the client decides.
+    /// Returns whether each request has all its replies (`replies_max`). Normally every upstream that received the
+    /// request must have replied. With `replies = "first"`, the number of replies to the client decides.
     fn is_complete(&self, id: SessionId) -> bool {
         let Some(each) = self.upstreams.settings.limits.replies_max else {
             return false;
