@@ -78,7 +78,7 @@ fn check_accepted(config: &Config, text: &str) {
         .map(|upstream| (upstream.to_string(), ([192, 0, 2, 99], 53).into()))
         .collect();
     let host = host();
-    match Plan::beside(config, &host, 2, &known) {
+    match Plan::with_known_addresses(config, &host, 2, &known) {
         Ok(plan) => {
             let outline = Identity::new(config, &plan);
             assert_eq!(outline.upstreams(), plan.upstreams.count());

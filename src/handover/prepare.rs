@@ -84,8 +84,9 @@ pub struct Prepared {
 pub fn draft(mut config: Config, present: Present) -> Result<ConfigDraft, DaemonError> {
     let host = Host::this().map_err(system("cannot list the interfaces of this host"))?;
     let handlers = map_handlers(&mut config, &present);
-    let plan = Plan::beside(&config, &host, worker_count(&config), &present.addresses)
-        .map_err(|problems| DaemonError::Configuration(Box::new(problems)))?;
+    let plan =
+        Plan::with_known_addresses(&config, &host, worker_count(&config), &present.addresses)
+            .map_err(|problems| DaemonError::Configuration(Box::new(problems)))?;
     let failed = file_tests::run(&config, &plan, &host);
     if failed.errors() > 0 && !present.identity.listeners.is_empty() {
         return Err(DaemonError::Configuration(Box::new(failed)));
