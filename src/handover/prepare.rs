@@ -9,10 +9,10 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 use mio::Waker;
 
-use crate::build;
 use crate::build::error::{DaemonError, system};
 use crate::build::inherited_sockets::{LentSockets, lend};
 use crate::build::worker_threads::WorkerThreads;
+use crate::build::{self, BuildInputs};
 use crate::config::kind::BuildError;
 use crate::config::{Config, NamedHandler};
 use crate::dispatch::id::HandlerId;
@@ -140,7 +140,13 @@ impl ConfigDraft {
             old,
         } = self;
         borrow(&workers, &old, &mut lent_sockets)?;
-        let workers = build::build(&config, &plan, output, lent_sockets, epoch)?;
+        let inputs = BuildInputs {
+            config: &config,
+            plan: &plan,
+            output,
+            epoch,
+        };
+        let workers = build::build(inputs, lent_sockets)?;
         let worker_threads =
             WorkerThreads::new(workers.len(), ended).map_err(system("cannot start a thread"))?;
         Ok(Prepared {
