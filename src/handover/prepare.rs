@@ -31,7 +31,7 @@ use crate::worker::event_loop::Worker;
 pub struct Present {
     /// Identity of the running configuration.
     pub identity: Identity,
-    /// Handlers of the running configuration, by number; `None` for one that this program does not understand.
+    /// Handlers of the running configuration, by number; `None` for one that this program cannot read.
     pub handlers: Vec<Option<NamedHandler>>,
     /// Number of open sessions of each handler.
     pub sessions: Vec<u64>,
@@ -80,7 +80,7 @@ pub struct Prepared {
 ///
 /// # Errors
 ///
-/// Fails if the host's interfaces cannot be listed, if the plan has problems, or if a test of the file fails.
+/// Returns an error if the host's interfaces cannot be listed, if the plan has problems, or if a test of the file fails.
 pub fn draft(mut config: Config, present: Present) -> Result<ConfigDraft, DaemonError> {
     let host = Host::this().map_err(system("cannot list the interfaces of this host"))?;
     let handlers = map_handlers(&mut config, &present);
@@ -111,7 +111,7 @@ pub fn draft(mut config: Config, present: Present) -> Result<ConfigDraft, Daemon
 }
 
 impl ConfigDraft {
-    /// Listeners of the new configuration.
+    /// Returns the listeners of the new configuration.
     pub fn listeners(&self) -> &[ListenerPlan] {
         &self.plan.listeners
     }
@@ -121,8 +121,8 @@ impl ConfigDraft {
     ///
     /// # Errors
     ///
-    /// Fails if a worker does not lend its sockets, if a socket or handler cannot be made, or if a thread cannot start.
-    /// Nothing that runs has changed then.
+    /// Returns an error if a worker does not lend its sockets, if a socket or handler cannot be made, or if a thread
+    /// cannot start. Nothing that runs has changed then.
     pub fn prepare(
         self,
         mut lent_sockets: LentSockets,
@@ -161,8 +161,8 @@ impl ConfigDraft {
     }
 }
 
-/// Maps each running handler to the handlers that continue it. Unchanged handlers continue with what their workers
-/// share (rates, quotas). A handler is retired if it has no replacement, or if that lacks one of its upstreams. A
+/// Maps each running handler to the handlers that continue it. Unchanged handlers keep the state that their
+/// workers share (rates, quotas). A handler is retired if it has no replacement, or if that lacks one of its upstreams. A
 /// retired handler has no routes, and lives while it has sessions.
 fn map_handlers(config: &mut Config, present: &Present) -> Vec<HandlerMap> {
     let new: Vec<_> = config.handlers.iter().map(HandlerIdentity::new).collect();
