@@ -1,5 +1,5 @@
-//! A complete daemon with a kind of handler of its own beside the built-in ones: `rot13` replies with every letter moved by
-//! thirteen places.
+//! A complete daemon with a kind of handler of its own beside the built-in ones: `rot13` replies with every letter
+//! moved by thirteen places.
 //!
 //! ```sh
 //! cat > rot13.toml <<END
@@ -13,8 +13,8 @@
 //! ```
 //!
 //! It needs three parts: a kind (name, settings, and how they are read), a handler spec (the facts that it needs, and
-//! how each worker's handler is built) and a handler (what it does with a datagram). The command line, the checks, `explain` and the ledger need no
-//! further code.
+//! how each worker's handler is built) and a handler (what it does with a datagram). The command line, the checks,
+//! `explain` and the ledger need no further code.
 
 use std::process::ExitCode;
 

@@ -227,8 +227,8 @@ fn leave_in_time_wait(listener: &Socket, port: u16) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns a port that no socket has, on any address. By default the kernel assigns none below 32768, so no other program gets
-/// it by accident while a cell is tried.
+/// Returns a port that no socket has, on any address. By default the kernel assigns none below 32768, so no other
+/// program gets it by accident while a cell is tried.
 fn free_port() -> io::Result<u16> {
     const LOWEST: u16 = 20000;
     const COUNT: u16 = 10000;

@@ -9,8 +9,8 @@
 //! and all three appear: the kernel picks a listener for each new connection by a hash of its addresses and ports.
 //!
 //! A fourth process can join, but only if it belongs to the same user. Run it as another one (`sudo -u nobody ...`) and
-//! its bind fails with EADDRINUSE: no other user can take a share of the traffic. All of them must set SO_REUSEPORT, the
-//! first one too.
+//! its bind fails with EADDRINUSE: no other user can take a share of the traffic. All of them must set SO_REUSEPORT,
+//! the first one too.
 
 use socket2::{Domain, Protocol, Socket, Type};
 use std::env;

@@ -73,11 +73,11 @@
 //!   [`Handler::forwarding`](prelude::Handler::forwarding) gets its replies.
 //! - Anything that may block, such as a file, belongs behind a bounded sink ([`prelude::sink`]).
 //!
-//! Everything that this page does not name is private; `ARCHITECTURE.md` describes it. The feature `internals` opens it to
-//! the project's own tests, and its interfaces may change at any time.
+//! Everything that this page does not name is private; `ARCHITECTURE.md` describes it. The feature `internals` opens it
+//! to the project's own tests, and its interfaces may change at any time.
 
-// A cast that may change a number needs a limit that makes it safe, which is named beside the cast. Tests may cast small
-// numbers.
+// A cast that may change a number needs a limit that makes it safe, which is named beside the cast. Tests may cast
+// small numbers.
 #![cfg_attr(
     not(test),
     warn(

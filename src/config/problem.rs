@@ -1,7 +1,7 @@
 //! Problems of a file, which are reported together: each with its place, the line, a caret and a hint.
 //!
-//! This module depends neither on TOML nor on routes. `render.rs` draws the problems; the code that finds a problem writes
-//! its message.
+//! This module depends neither on TOML nor on routes. `render.rs` draws the problems; the code that finds a problem
+//! writes its message.
 
 use std::ops::Range;
 

@@ -34,8 +34,8 @@ use super::definition::{AnySetting, DefaultText, Form, WordList};
 use super::diagnostics::Mistake;
 use super::value::{self, Rate, Value, show_duration, show_size};
 
-/// The definition of one key whose values are `T`. `D` defines what applies if the key is absent: [`Fixed`], [`Capped`],
-/// [`Optional`] or [`Required`].
+/// The definition of one key whose values are `T`. `D` defines what applies if the key is absent: [`Fixed`],
+/// [`Capped`], [`Optional`] or [`Required`].
 pub struct Setting<T: 'static, D = Fixed<T>> {
     /// The name of the key.
     pub key: &'static str,

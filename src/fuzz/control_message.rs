@@ -7,8 +7,8 @@ use crate::net::control_message::{Received, SEND_BYTES, Sending, parse};
 const UNKNOWN: [u8; 16] = [16, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f, 0, 0, 0, 0];
 
 /// Checks the reader and the writer of control messages. Arbitrary bytes are read without a panic. An unknown message
-/// before them changes nothing, and a known one is read whatever follows it. Written messages are read back as the same,
-/// and are as long as their headers state.
+/// before them changes nothing, and a known one is read whatever follows it. Written messages are read back as the
+/// same, and are as long as their headers state.
 ///
 /// # Panics
 ///

@@ -31,7 +31,8 @@ static CHANGED_OVER_TCP: AtomicBool = AtomicBool::new(false);
 static SERVER: Mutex<Option<Server>> = Mutex::new(None);
 
 /// Checks the admin server. The bytes go to the control socket, or over TCP if the first one is odd. The server sends
-/// HTTP responses, none of them 500. Nothing is changed over TCP. Afterwards the server still responds to other clients.
+/// HTTP responses, none of them 500. Nothing is changed over TCP. Afterwards the server still responds to other
+/// clients.
 ///
 /// # Panics
 ///
@@ -114,8 +115,8 @@ impl Server {
         self.folder.join("control.sock")
     }
 
-    /// Checks that the server responds to a new client. A connection without a client may keep its place until the server
-    /// writes to it, once a second. Until then the server may respond that it has no place.
+    /// Checks that the server responds to a new client. A connection without a client may keep its place until the
+    /// server writes to it, once a second. Until then the server may respond that it has no place.
     fn check_that_it_responds(&self) {
         let deadline = Instant::now() + DEADLINE;
         loop {

@@ -7,8 +7,8 @@ use crate::dispatch::proxy_header::{HEADER_MAX_BYTES, proxy_v2};
 use crate::dispatch::udp_header::udp_header;
 
 /// Checks the writers of both headers. A PROXY header is read back as the same two addresses, by a reader that follows
-/// the specification (haproxy's proxy-protocol.txt, section 2.2), and nothing is written after it. The checksum of a UDP
-/// header is correct (RFC 768, RFC 8200 section 8.1).
+/// the specification (haproxy's proxy-protocol.txt, section 2.2), and nothing is written after it. The checksum of a
+/// UDP header is correct (RFC 768, RFC 8200 section 8.1).
 ///
 /// # Panics
 ///

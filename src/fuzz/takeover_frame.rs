@@ -9,7 +9,8 @@ use super::input::Input;
 use crate::takeover::error::WireError;
 use crate::takeover::wire::{Frame, Wire};
 
-/// The deadline of a frame. All bytes are in the socket before it is read, so the reader waits only because of a defect.
+/// The deadline of a frame. All bytes are in the socket before it is read, so the reader waits only because of a
+/// defect.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// The longest input, which a socket buffer of the default size takes at once (net.core.wmem_default is 212,992).
 const BYTES_MAX: usize = 64 << 10;

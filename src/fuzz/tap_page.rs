@@ -22,8 +22,8 @@ handler = ["echo", "drop"]
 const TRAINS_MAX: usize = 24;
 
 /// Checks the taps. Datagrams pass a dispatcher with two taps, in turns. Each datagram is copied or counted as missed.
-/// The line of each copy is JSON without control characters and contains the payload that was sent. In the end all pages
-/// are freed.
+/// The line of each copy is JSON without control characters and contains the payload that was sent. In the end all
+/// pages are freed.
 ///
 /// # Panics
 ///

@@ -35,10 +35,10 @@ replies = false
 upstreams = ["203.0.113.1:53"]
 "#;
 
-/// Checks the messages of a takeover. The input is the JSON of one message, or of two on a line each: a manifest, and the
-/// released state. Each message is the same after it is written and read again. A manifest can be compared with another
-/// configuration. The released state is carried over to that: the numbers of rows fit, handlers continue with their
-/// sessions, and each socket is either kept or closed once.
+/// Checks the messages of a takeover. The input is the JSON of one message, or of two on a line each: a manifest, and
+/// the released state. Each message is the same after it is written and read again. A manifest can be compared with
+/// another configuration. The released state is carried over to that: the numbers of rows fit, handlers continue with
+/// their sessions, and each socket is either kept or closed once.
 ///
 /// # Panics
 ///
@@ -70,7 +70,8 @@ fn row_maps(old: &Identity, new: &Identity) -> RowMaps {
     RowMaps::new(old, new, maps.collect())
 }
 
-/// Returns the message if the bytes are one of this type. Checks that it is the same after it is written and read again.
+/// Returns the message if the bytes are one of this type. Checks that it is the same after it is written and read
+/// again.
 fn round_trip<T: Serialize + DeserializeOwned + Debug>(bytes: &[u8]) -> Option<T> {
     let message: T = serde_json::from_slice(bytes).ok()?;
     let written = serde_json::to_vec(&message).expect("a message is JSON");
@@ -280,8 +281,8 @@ mod tests {
         (manifest, released)
     }
 
-    /// A real state is continued: sessions and their sockets are kept. The corpus has such a state, which can still be read.
-    /// `UPDATE_CORPUS=1` writes it anew.
+    /// A real state is continued: sessions and their sockets are kept. The corpus has such a state, which can still be
+    /// read. `UPDATE_CORPUS=1` writes it anew.
     #[test]
     fn a_real_state_is_continued() {
         let (manifest, released) = messages();

@@ -80,7 +80,8 @@ impl History {
         }
         self.workers[worker].add(ledger);
         for (handler, sink_counts) in sink_counts {
-            // The sink received all that the handler handled. From now on, the sink's counts decide how these datagrams end.
+            // The sink received all that the handler handled. From now on, the sink's counts decide how these datagrams
+            // end.
             let passed = ledger.handlers[handler].tally.handled;
             let tally = &mut self.workers[worker].handlers[handler].tally;
             tally.handled -= passed;

@@ -80,7 +80,8 @@ pub struct Prepared {
 ///
 /// # Errors
 ///
-/// Returns an error if the host's interfaces cannot be listed, if the plan has problems, or if a test of the file fails.
+/// Returns an error if the host's interfaces cannot be listed, if the plan has problems, or if a test of the file
+/// fails.
 pub fn draft(mut config: Config, present: Present) -> Result<ConfigDraft, DaemonError> {
     let host = Host::this().map_err(system("cannot list the interfaces of this host"))?;
     let handlers = map_handlers(&mut config, &present);
@@ -161,8 +162,8 @@ impl ConfigDraft {
     }
 }
 
-/// Maps each running handler to the handlers that continue it. Unchanged handlers keep the state that their
-/// workers share (rates, quotas). A handler is retired if it has no replacement, or if that lacks one of its upstreams. A
+/// Maps each running handler to the handlers that continue it. Unchanged handlers keep the state that their workers
+/// share (rates, quotas). A handler is retired if it has no replacement, or if that lacks one of its upstreams. A
 /// retired handler has no routes, and lives while it has sessions.
 fn map_handlers(config: &mut Config, present: &Present) -> Vec<HandlerMap> {
     let new: Vec<_> = config.handlers.iter().map(HandlerIdentity::new).collect();

@@ -304,8 +304,8 @@ impl Running {
         (0..past.len().max(now.len())).map(sum).collect()
     }
 
-    /// Handles the datagrams that the sockets hold, and ends the workers. With `has_successor`, the sockets stay open for the next
-    /// process, and later datagrams wait in them. Otherwise the kernel filter rejects new datagrams.
+    /// Handles the datagrams that the sockets hold, and ends the workers. With `has_successor`, the sockets stay open
+    /// for the next process, and later datagrams wait in them. Otherwise the kernel filter rejects new datagrams.
     ///
     /// # Errors
     ///

@@ -1,9 +1,9 @@
 //! Moves the exported state of former workers to new ones: sockets, sessions, round-robin positions and counters. It
 //! serves a reload, where the former workers belong to this process, and a takeover, where they belong to another.
 //!
-//! `plan/identity.rs` defines what the numbers mean, and `plan/row_map.rs` maps old rows to new ones. This file moves the
-//! state of each row to the new workers. All of it happens between two turns; whatever can fail or take time was done
-//! before.
+//! `plan/identity.rs` defines what the numbers mean, and `plan/row_map.rs` maps old rows to new ones. This file moves
+//! the state of each row to the new workers. All of it happens between two turns; whatever can fail or take time was
+//! done before.
 
 use std::collections::HashMap;
 use std::net::UdpSocket;

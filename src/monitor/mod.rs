@@ -29,7 +29,7 @@ pub use self::monitored::{MonitoredUpstream, Outside, UpstreamState};
 use crate::config::Config;
 use crate::net::fib;
 use crate::plan::Plan;
-use crate::plan::forwarding_loops::{Forwarding, LoopWatch};
+use crate::plan::forwarding_loops::{LoopInputs, LoopWatch};
 use crate::plan::upstreams::{PlannedUpstream, addresses};
 use crate::worker::command::{Command, Handle};
 
@@ -62,7 +62,7 @@ impl Monitor {
         known: &[Option<UpstreamState>],
     ) -> Monitor {
         let mut loop_watch = LoopWatch::new(
-            Forwarding {
+            LoopInputs {
                 config,
                 table: &plan.table,
                 upstreams: &plan.upstreams,

@@ -175,8 +175,8 @@ fn receive_datagram(
 }
 
 impl TcpExchange {
-    /// Proceeds as far as is possible without blocking. Returns the outcome, or an error. The error may be that the socket
-    /// would block.
+    /// Proceeds as far as is possible without blocking. Returns the outcome, or an error. The error may be that the
+    /// socket would block.
     fn step(&mut self, probe: &ProbeSettings, buffer: &mut [u8]) -> io::Result<ProbeOutcome> {
         if !self.is_open {
             self.check_open()?;

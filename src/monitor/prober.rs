@@ -157,8 +157,8 @@ impl Prober {
     }
 }
 
-/// Returns the delay of an upstream's first probe, and the delay of the origin of its probe grid. The first probes start
-/// soon; later ones are spread over the interval.
+/// Returns the delay of an upstream's first probe, and the delay of the origin of its probe grid. The first probes
+/// start soon; later ones are spread over the interval.
 fn beginnings(place: usize, count: usize, interval: Duration) -> (Duration, Duration) {
     let share = |whole: Duration| whole.mul_f64(place as f64 / count as f64);
     let phase = share(interval);

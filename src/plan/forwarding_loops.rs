@@ -19,7 +19,7 @@ use crate::plan::upstreams::{PlannedUpstream, Upstreams};
 
 /// The facts that decide which route a forwarded datagram reaches.
 #[derive(Clone, Copy)]
-pub struct Forwarding<'a> {
+pub struct LoopInputs<'a> {
     /// The routes and handlers of the file.
     pub config: &'a Config,
     /// The table of all routes.
@@ -29,8 +29,8 @@ pub struct Forwarding<'a> {
 }
 
 /// Reports every upstream that closes a loop.
-pub fn find(forwarding: Forwarding<'_>, host: &Host, problems: &mut Problems) {
-    let Forwarding {
+pub fn find(forwarding: LoopInputs<'_>, host: &Host, problems: &mut Problems) {
+    let LoopInputs {
         config, upstreams, ..
     } = forwarding;
     let graph = Graph::new(forwarding, &host.look_up);
@@ -78,7 +78,7 @@ pub struct LoopWatch {
 impl LoopWatch {
     /// Starts with the addresses that the upstreams have in the plan.
     pub fn new(
-        forwarding: Forwarding<'_>,
+        forwarding: LoopInputs<'_>,
         names: &Arc<Names>,
         look_up: fn(IpAddr) -> io::Result<KernelRoute>,
     ) -> LoopWatch {
@@ -132,8 +132,8 @@ struct Graph {
 }
 
 impl Graph {
-    fn new(forwarding: Forwarding<'_>, look_up: &RouteLookup) -> Graph {
-        let Forwarding {
+    fn new(forwarding: LoopInputs<'_>, look_up: &RouteLookup) -> Graph {
+        let LoopInputs {
             config,
             table,
             upstreams,
@@ -272,7 +272,7 @@ mod tests {
             .unwrap_or_else(|why| panic!("{why}"));
         let plan = Plan::new(&config, &host, 1).unwrap_or_else(|why| panic!("{why}"));
         let mut watch = LoopWatch::new(
-            Forwarding {
+            LoopInputs {
                 config: &config,
                 table: &plan.table,
                 upstreams: &plan.upstreams,

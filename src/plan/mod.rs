@@ -30,7 +30,7 @@ use crate::config::{Config, InterfaceRef, Problem, Problems, Route, Workers};
 use crate::dispatch::handler::Names;
 use crate::dispatch::reply_policy::ReplyFilter;
 use crate::dispatch::route_table::{Match, RouteId, RouteTable};
-use crate::plan::forwarding_loops::Forwarding;
+use crate::plan::forwarding_loops::LoopInputs;
 use crate::plan::host::Host;
 use crate::plan::listener_lookups::ListenerLookups;
 use crate::plan::listener_set::ListenerSet;
@@ -98,7 +98,7 @@ impl Plan {
         };
         listener_lookups.set_lookups(&mut listeners, &mut problems);
         let upstreams = Upstreams::look_up(config, host, known);
-        let forwarding = Forwarding {
+        let forwarding = LoopInputs {
             config,
             table: &table,
             upstreams: &upstreams,
