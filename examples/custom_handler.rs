@@ -1,5 +1,5 @@
-//! A complete daemon with a handler of one's own beside the built-in ones: `rot13` replies with every letter moved by
-//! thirteen places.
+//! A complete daemon with a kind of handler of its own beside the built-in ones: `rot13` replies with every letter
+//! moved by thirteen places.
 //!
 //! ```sh
 //! cat > rot13.toml <<END
@@ -12,9 +12,9 @@
 //! cargo run --example custom_handler -- handlers rot13
 //! ```
 //!
-//! It takes a kind (name, settings, how they are read), a handler spec (what it needs, how each worker's handler is
-//! built) and a handler (what it does with a datagram). The command line, the checks, `explain` and the ledger need no
-//! further code.
+//! It needs three parts: a kind (name, settings, and how they are read), a handler spec (the facts that it needs, and
+//! how each worker's handler is built) and a handler (what it does with a datagram). The command line, the checks,
+//! `explain` and the ledger need no further code.
 
 use std::process::ExitCode;
 
@@ -23,7 +23,7 @@ use udispatch::prelude::*;
 
 const ROT13: Kind = Kind {
     name: "rot13",
-    summary: "answers with every letter moved by so many places of the alphabet",
+    summary: "replies with every letter moved by a number of places in the alphabet",
     settings: &[&PLACES],
     example: "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"caesar\"\n\n\
               [handler.caesar]\nkind = \"rot13\"\nplaces = 3\n",
@@ -31,24 +31,24 @@ const ROT13: Kind = Kind {
         let places = section.get(&PLACES);
         Some(Box::new(Rot {
             places,
-            answer: Vec::new(),
+            reply: Vec::new(),
         }))
     },
 };
 
 const PLACES: Setting<u8> = Setting::integer("places", 1..=25)
     .default(13)
-    .meaning("how far each letter moves");
+    .meaning("number of places by which each letter moves");
 
 #[derive(Debug, Clone)]
 struct Rot {
     places: u8,
     /// The buffer is reused for each reply, because a handler on the data path allocates nothing.
-    answer: Vec<u8>,
+    reply: Vec<u8>,
 }
 
 impl HandlerSpec for Rot {
-    /// A reply needs the source to go to, the destination to be sent from, and the TTL for its own.
+    /// A reply is sent to the source, from the destination, and with a TTL that ends loops.
     fn needs(&self) -> Needs {
         Needs {
             source: true,
@@ -59,7 +59,7 @@ impl HandlerSpec for Rot {
     }
 
     fn describe(&self) -> String {
-        format!("answers with every letter moved by {}", self.places)
+        format!("replies with every letter moved by {}", self.places)
     }
 
     fn build(&self, _: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
@@ -76,10 +76,10 @@ impl Handler for Rot {
                 b'A'..=b'Z' => (byte - b'A' + places) % 26 + b'A',
                 other => *other,
             });
-            self.answer.clear();
-            self.answer.extend(moved);
-            // The reply policy decides whether this sender may get a reply. Its reasons are counted in the ledger.
-            cx.reply(datagram, &self.answer, &ReplyPolicy::default())
+            self.reply.clear();
+            self.reply.extend(moved);
+            // The reply policy decides whether this sender may get a reply. The ledger counts each reason.
+            cx.reply(datagram, &self.reply, &ReplyPolicy::default())
         });
     }
 }

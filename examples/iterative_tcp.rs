@@ -9,7 +9,7 @@
 //! greeting until the first one ends. Because of SO_REUSEPORT several processes can listen on the same port, and the
 //! kernel distributes new connections over them: N processes serve N connections at once.
 //!
-//! The kernel distributes by a hash of the addresses and ports, and does not know which process is idle. A connection
+//! The kernel distributes by a hash of the addresses and ports, whether a process is idle or not. A connection
 //! may wait behind a busy process while another process has nothing to do.
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -24,7 +24,7 @@ const BACKLOG: i32 = 128;
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
     let [text] = args.as_slice() else {
-        return usage("one address is wanted");
+        return usage("exactly one address is required");
     };
     let Ok(address) = text.parse() else {
         return usage(&format!("{text:?} is not an address with a port"));
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("iterative_tcp: cannot serve {address}: {error}");
-            eprintln!("Every process on the port must be this user's and have set SO_REUSEPORT.");
+            eprintln!("Every process on the port must belong to this user and set SO_REUSEPORT.");
             ExitCode::FAILURE
         }
     }

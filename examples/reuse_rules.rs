@@ -108,7 +108,7 @@ const fn two_users(title: &'static str, rule: Rule) -> Rule {
     }
 }
 
-/// A uid that no user has, as any user may make a socket its own.
+/// The uid that the second socket of two users is given. No user has it.
 const OTHER_USER: u32 = 65533;
 
 fn main() -> ExitCode {
@@ -167,7 +167,7 @@ fn print_row<Cell: Display>(flags: [&str; 2], cells: impl IntoIterator<Item = Ce
     println!("{}", row.trim_end());
 }
 
-/// One cell: the result of the second socket. An error is one of the preparations, and not a result.
+/// Returns one cell: the result of the second socket. An error means that a preparation failed; it is not a result.
 fn try_pair(rule: &Rule, column: Column, first: Flags, second: Flags) -> io::Result<String> {
     let port = free_port()?;
     let first = open(rule.kind, first)?;
@@ -181,7 +181,7 @@ fn try_pair(rule: &Rule, column: Column, first: Flags, second: Flags) -> io::Res
     if column == TIME_WAIT {
         leave_in_time_wait(&first, port)?;
     }
-    // The first socket stays open to the end of this function, unless only its TIME_WAIT is wanted.
+    // The first socket stays open to the end of this function, unless only its TIME_WAIT is needed.
     let first = (column != TIME_WAIT).then_some(first);
 
     let second = open(rule.kind, second)?;
@@ -227,8 +227,8 @@ fn leave_in_time_wait(listener: &Socket, port: u16) -> io::Result<()> {
     Ok(())
 }
 
-/// A port that no socket has, on any address. By default the kernel assigns none below 32768, so no other program gets
-/// it by accident while a cell is tried.
+/// Returns a port that no socket has, on any address. By default the kernel assigns none below 32768, so no other
+/// program gets it by accident while a cell is tried.
 fn free_port() -> io::Result<u16> {
     const LOWEST: u16 = 20000;
     const COUNT: u16 = 10000;

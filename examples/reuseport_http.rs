@@ -9,8 +9,8 @@
 //! and all three appear: the kernel picks a listener for each new connection by a hash of its addresses and ports.
 //!
 //! A fourth process can join, but only if it belongs to the same user. Run it as another one (`sudo -u nobody ...`) and
-//! its bind fails with EADDRINUSE: no one else can take a share of the traffic. All of them must set SO_REUSEPORT, the
-//! first one too.
+//! its bind fails with EADDRINUSE: no other user can take a share of the traffic. All of them must set SO_REUSEPORT,
+//! the first one too.
 
 use socket2::{Domain, Protocol, Socket, Type};
 use std::env;
@@ -27,7 +27,7 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
     let [text] = args.as_slice() else {
-        return usage("one address is wanted");
+        return usage("exactly one address is required");
     };
     let Ok(address) = text.parse() else {
         return usage(&format!("{text:?} is not an address with a port"));
@@ -63,7 +63,7 @@ fn run(address: SocketAddr) -> io::Result<()> {
     println!("listening on {}", listener.local_addr()?);
     loop {
         let (stream, client) = listener.accept()?;
-        if let Err(error) = answer(&stream, client) {
+        if let Err(error) = respond(&stream, client) {
             eprintln!("reuseport_http: client {client}: {error}");
         }
     }
@@ -78,7 +78,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-fn answer(mut stream: &TcpStream, client: SocketAddr) -> io::Result<()> {
+fn respond(mut stream: &TcpStream, client: SocketAddr) -> io::Result<()> {
     stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
     let (status, body) = match read_request(stream)?.split(' ').collect::<Vec<_>>()[..] {
         ["GET", _, "HTTP/1.1" | "HTTP/1.0"] => (

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     let (text, naive) = match args.as_slice() {
         [text] => (text, false),
         [text, flag] if flag == "--naive" => (text, true),
-        _ => return usage("one address is wanted, and at most the flag --naive"),
+        _ => return usage("exactly one address is required, and at most the flag --naive"),
     };
     let Ok(address) = text.parse::<SocketAddr>() else {
         return usage(&format!("{text:?} is not an address with a port"));
@@ -49,13 +49,13 @@ fn main() -> ExitCode {
         return usage("a wildcard cannot be served: connecting it would change its address");
     }
     match run(address, naive) {
-        Ok(answered) => {
-            println!("left after {answered} answers");
+        Ok(replies) => {
+            println!("left after {replies} replies");
             ExitCode::SUCCESS
         }
         Err(error) => {
             eprintln!("seamless_restart: cannot serve {address}: {error}");
-            eprintln!("Every process on the port must be this user's and have set SO_REUSEPORT.");
+            eprintln!("Every process on the port must belong to this user and set SO_REUSEPORT.");
             ExitCode::FAILURE
         }
     }
@@ -83,7 +83,7 @@ fn run(address: SocketAddr, naive: bool) -> io::Result<u64> {
             }
             leaving.store(true, Ordering::Release);
         });
-        answer_all(&socket, &leaving, naive)
+        reply_to_all(&socket, &leaving, naive)
     })
 }
 
@@ -96,28 +96,28 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-fn answer_all(socket: &UdpSocket, leaving: &AtomicBool, naive: bool) -> io::Result<u64> {
+fn reply_to_all(socket: &UdpSocket, leaving: &AtomicBool, naive: bool) -> io::Result<u64> {
     let mut buffer = [0; 2048];
-    let mut answered = 0;
+    let mut replies = 0;
     loop {
         // This is read before receiving, so that a whole QUIET passes between the stop and the end.
         let may_end = leaving.load(Ordering::Acquire);
         if may_end && naive {
-            return Ok(answered);
+            return Ok(replies);
         }
         match socket.recv_from(&mut buffer) {
             Ok((len, client)) => {
                 thread::sleep(WORK);
                 let request = String::from_utf8_lossy(&buffer[..len]);
-                let answer = format!("{} answered by PID {}\n", request.trim(), process::id());
-                match socket.send_to(answer.as_bytes(), client) {
-                    Ok(_) => answered += 1,
+                let reply = format!("{} from PID {}\n", request.trim(), process::id());
+                match socket.send_to(reply.as_bytes(), client) {
+                    Ok(_) => replies += 1,
                     Err(error) => eprintln!("seamless_restart: client {client}: {error}"),
                 }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 if may_end {
-                    return Ok(answered);
+                    return Ok(replies);
                 }
             }
             // A receive with a timeout may be interrupted even without a signal handler.

@@ -6,7 +6,7 @@
 //! echo hello | nc -u -w1 127.0.0.2 1234        # everywhere else: hello
 //! ```
 //!
-//! It knows one kind of handler, which is defined here. The rest is the library's.
+//! It has one kind of handler, which is defined here. The library does the rest.
 
 use std::process::ExitCode;
 
@@ -34,7 +34,7 @@ impl HandlerSpec for Say {
         Needs::NOTHING
     }
     fn describe(&self) -> String {
-        format!("prints it after {:?}", self.0)
+        format!("prints each datagram after {:?}", self.0)
     }
     fn build(&self, _: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
         Ok(Box::new(self.clone()))

@@ -1,7 +1,7 @@
-//! udispatch as a library: a daemon with kinds of handlers of your own beside the built-in ones.
+//! udispatch as a library: build a daemon with your own kinds of handlers beside the built-in ones.
 //!
 //! A datagram arrives at a destination. The destination names a route, and the route owns handlers. A handler returns
-//! verdicts and leaves what is to be sent in an outbox. This program is a whole daemon, with one more kind:
+//! verdicts, and puts the datagrams to send into an outbox. This program is a whole daemon, with one more kind:
 //!
 //! ```no_run
 //! use std::process::ExitCode;
@@ -24,7 +24,7 @@
 //! };
 //!
 //! impl HandlerSpec for Reverse {
-//!     /// A reply needs the source to go to, the destination to leave from, and the TTL that ends loops.
+//!     /// A reply is sent to the source, from the destination, and with a TTL that ends loops.
 //!     fn needs(&self) -> Needs {
 //!         Needs { source: true, destination: true, ttl: true, ..Needs::NOTHING }
 //!     }
@@ -55,8 +55,8 @@
 //! }
 //! ```
 //!
-//! The command line, the checks of the file, `explain`, the schema for editors and the ledger know the new kind as they
-//! know the others.
+//! The command line, the checks of the file, `explain`, the schema for editors and the ledger support the new kind
+//! without further code.
 //!
 //! # Words
 //!
@@ -64,7 +64,7 @@
 //! - A [`HandlerSpec`](prelude::HandlerSpec) holds the checked settings of one handler. It builds the handler once for
 //!   each worker.
 //! - A [`Handler`](prelude::Handler) handles runs of datagrams of one route. It sees no socket, clock or thread.
-//! - A [`Context`](prelude::Context) is what a handler may use: it replies, forwards and reports verdicts.
+//! - A [`Context`](prelude::Context) is the interface through which a handler replies, forwards and reports verdicts.
 //!
 //! # Variations
 //!
@@ -73,10 +73,11 @@
 //!   [`Context::forward`](prelude::Context::forward) sends to it. Replies of upstreams go to the kind `forward` alone.
 //! - Anything that may block, such as a file, belongs behind a bounded sink ([`prelude::sink`]).
 //!
-//! Everything that this page does not name is private; `ARCHITECTURE.md` describes it. The feature `internals` opens it to
-//! the project's own tests, and its interfaces may change at any time.
+//! Everything that this page does not name is private; `ARCHITECTURE.md` describes it. The feature `internals` opens it
+//! to the project's own tests, and its interfaces may change at any time.
 
-// A cast that may change a number needs a limit that makes it safe, named where it stands. Tests cast small numbers at will.
+// A cast that may change a number needs a limit that makes it safe, which is named beside the cast. Tests may cast
+// small numbers.
 #![cfg_attr(
     not(test),
     warn(
@@ -90,7 +91,7 @@
 pub mod cli;
 pub mod prelude;
 
-// Private, so that rustc finds what nothing uses. Tests, benchmarks and fuzz targets see them through `internals`.
+// Private, so that rustc reports unused items. Tests, benchmarks and fuzz targets see them through `internals`.
 #[cfg(not(feature = "internals"))]
 mod admin;
 #[cfg(not(feature = "internals"))]

@@ -1,4 +1,4 @@
-//! What a program with a kind of handler of its own needs.
+//! The items that a program with its own kind of handler needs.
 
 pub use crate::config::diagnostics::Mistake;
 pub use crate::config::kind::{

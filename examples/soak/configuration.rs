@@ -1,4 +1,4 @@
-//! The configurations that the daemon gets, one after the other. Each differs from the one before in one setting.
+//! The configurations of the daemon, one after the other. Each differs from the one before in one setting.
 
 use std::net::SocketAddr;
 
@@ -78,7 +78,7 @@ pub const VARIANTS: [Variant; 7] = [
 ];
 
 impl Variant {
-    /// The text of the configuration.
+    /// Returns the text of the configuration.
     pub fn text(&self, places: &Places, receive_buffer: &str) -> String {
         let Variant {
             workers,

@@ -71,7 +71,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// A command that starts the same program with a file.
+    /// Returns a command that starts the same program with a file.
     pub fn command(&self, file: &Path, options: &[&str]) -> io::Result<Command> {
         let mut command = Command::new(&self.binary);
         command
@@ -86,17 +86,17 @@ impl Daemon {
         Ok(command)
     }
 
-    /// The configuration file.
+    /// Returns the path of the configuration file.
     pub fn file(&self) -> PathBuf {
         self.directory.join("soak.toml")
     }
 
-    /// The directory with the configuration file, the control socket and the log.
+    /// Returns the directory with the configuration file, the control socket and the log.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The path at which takeovers are requested.
+    /// Returns the path at which takeovers are requested.
     pub fn gate(&self) -> PathBuf {
         path_beside(&self.control())
     }
@@ -126,9 +126,9 @@ impl Daemon {
 
     /// Reads the log until each of the words has been in some line. Returns those lines. Two processes write to it at a
     /// time, so their order varies.
-    pub fn wait_for_all(&mut self, wanted: &[&str]) -> anyhow::Result<Vec<String>> {
+    pub fn wait_for_all(&mut self, expected: &[&str]) -> anyhow::Result<Vec<String>> {
         let deadline = Instant::now() + TIMEOUT;
-        let mut found: Vec<Option<String>> = vec![None; wanted.len()];
+        let mut found: Vec<Option<String>> = vec![None; expected.len()];
         while found.iter().any(Option::is_none) {
             let line = match self
                 .log
@@ -136,19 +136,19 @@ impl Daemon {
             {
                 Ok(line) => line,
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    let missing = wanted
+                    let missing = expected
                         .iter()
                         .zip(&found)
                         .filter(|(_, found)| found.is_none());
                     let missing: Vec<_> = missing.map(|(words, _)| *words).collect();
                     bail!(
-                        "no {missing:?} in the log; it complained of: {:#?}",
+                        "the log has no line with {missing:?}; its warnings and errors: {:#?}",
                         self.complaints
                     );
                 }
             };
-            self.look_at(&line);
-            let place = wanted
+            self.check_line(&line);
+            let place = expected
                 .iter()
                 .zip(&mut found)
                 .find(|(words, found)| found.is_none() && line.contains(**words));
@@ -162,11 +162,11 @@ impl Daemon {
     /// Reads what is in the log now.
     pub fn catch_up(&mut self) {
         while let Ok(line) = self.log.try_recv() {
-            self.look_at(&line);
+            self.check_line(&line);
         }
     }
 
-    fn look_at(&mut self, line: &str) {
+    fn check_line(&mut self, line: &str) {
         if self.echo {
             eprintln!("    {line}");
         }
@@ -178,8 +178,8 @@ impl Daemon {
         }
     }
 
-    /// Notes that another process serves from now on.
-    pub fn is_now(&mut self, pid: u32) {
+    /// Records that another process serves from now on.
+    pub fn set_pid(&mut self, pid: u32) {
         self.pid = pid;
         reap();
     }
@@ -189,18 +189,18 @@ impl Daemon {
         let client = Client::new(self.control(), TIMEOUT);
         let deadline = Instant::now() + TIMEOUT;
         loop {
-            let answer = client
+            let response = client
                 .get("/status")
-                .context("cannot ask the control socket")?;
-            if answer.is_success() {
-                return Ok(serde_json::from_slice(&answer.body)?);
+                .context("cannot query the control socket")?;
+            if response.is_success() {
+                return Ok(serde_json::from_slice(&response.body)?);
             }
             // The process that was taken over a moment ago may still have accepted the connection.
-            if answer.status != UNAVAILABLE || Instant::now() > deadline {
+            if response.status != UNAVAILABLE || Instant::now() > deadline {
                 bail!(
-                    "the control socket says {}: {}",
-                    answer.status,
-                    answer.text()
+                    "the control socket responds with {}: {}",
+                    response.status,
+                    response.text()
                 );
             }
             thread::sleep(Duration::from_millis(10));
@@ -251,7 +251,7 @@ fn of(pid: u32) -> anyhow::Result<Pid> {
         .context("no process id")
 }
 
-/// The lines of the log, as they come.
+/// Returns the lines of the log as they arrive.
 fn follow(reader: PipeReader) -> io::Result<Receiver<String>> {
     let (sender, receiver) = mpsc::channel();
     let read = move || {
@@ -275,7 +275,7 @@ pub fn reap() {
 }
 
 /// Ends a process and waits for it.
-pub fn put_down(mut child: Child) {
+pub fn kill_and_wait(mut child: Child) {
     let _ = child.kill();
     let _ = child.wait();
 }

@@ -13,7 +13,7 @@ use crate::failing::FAULTS;
 use crate::traffic::Order;
 use crate::window::Window;
 
-/// Time after a restart that is still measured, so that what waited during it has arrived.
+/// Time after a restart that is still measured, so that the datagrams that waited during it have arrived.
 const AFTER: Duration = Duration::from_millis(50);
 /// Time between two reports of the progress.
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -59,7 +59,7 @@ pub struct Event {
 pub struct Diary {
     /// The restarts, in order.
     pub events: Vec<Event>,
-    /// What was measured between restarts: the gaps and delays that the machine itself causes.
+    /// The measurements between restarts: the gaps and delays that the machine itself causes.
     pub calm: Vec<Window>,
 }
 
@@ -71,38 +71,26 @@ pub struct Driver<'a> {
     pub receive_buffer: &'a str,
     /// Time between two restarts.
     pub interval: Duration,
-    variant: usize,
-    faults: usize,
-    takeovers: usize,
+    pub progress: Progress,
 }
 
-impl<'a> Driver<'a> {
-    /// A driver for a daemon that runs with this variant of the configuration.
-    pub fn new(
-        daemon: &'a mut Daemon,
-        orders: &'a Sender<Order>,
-        places: Places,
-        receive_buffer: &'a str,
-        interval: Duration,
-        variant: usize,
-    ) -> Driver<'a> {
-        Driver {
-            daemon,
-            orders,
-            places,
-            receive_buffer,
-            interval,
-            variant,
-            faults: 0,
-            takeovers: 0,
-        }
-    }
+/// The number of steps so far.
+#[derive(Default)]
+pub struct Progress {
+    /// The index of the current configuration.
+    pub variant: usize,
+    /// Number of faults so far.
+    pub faults: usize,
+    /// Number of takeovers so far.
+    pub takeovers: usize,
+}
 
+impl Driver<'_> {
     /// Performs the given number of each kind, mixed evenly. Restarts before an error are in the diary as well.
     pub fn drive(&mut self, counts: &[(Restart, u64)], diary: &mut Diary) -> anyhow::Result<()> {
         let total: u64 = counts.iter().map(|(_, count)| count).sum();
         let begun = Instant::now();
-        let mut told = Instant::now();
+        let mut reported = Instant::now();
         for (number, restart) in mix(counts).into_iter().enumerate() {
             self.order(Order::Begin)?;
             thread::sleep(self.interval);
@@ -111,8 +99,8 @@ impl<'a> Driver<'a> {
                 .restart(restart)
                 .with_context(|| format!("restart {number}, {restart:?}"))?;
             diary.events.push(event);
-            if told.elapsed() > PROGRESS {
-                told = Instant::now();
+            if reported.elapsed() > PROGRESS {
+                reported = Instant::now();
                 eprintln!(
                     "{} of {total} restarts in {} s",
                     number + 1,
@@ -128,14 +116,14 @@ impl<'a> Driver<'a> {
         let is_changed = match restart {
             Restart::Reload => true,
             Restart::Takeover => {
-                self.takeovers += 1;
-                self.takeovers.is_multiple_of(2)
+                self.progress.takeovers += 1;
+                self.progress.takeovers.is_multiple_of(2)
             }
             Restart::FailedTakeover | Restart::Kill => false,
         };
-        let before = VARIANTS[self.variant];
-        self.variant = (self.variant + usize::from(is_changed)) % VARIANTS.len();
-        let after = VARIANTS[self.variant];
+        let before = VARIANTS[self.progress.variant];
+        self.progress.variant = (self.progress.variant + usize::from(is_changed)) % VARIANTS.len();
+        let after = VARIANTS[self.progress.variant];
         self.daemon
             .write(&after.text(&self.places, self.receive_buffer))?;
         if before.has_extra && !after.has_extra {
@@ -179,13 +167,13 @@ impl<'a> Driver<'a> {
             .nth(1)
             .and_then(|rest| rest.split([' ', ',']).next()?.parse().ok());
         self.daemon
-            .is_now(pid.with_context(|| format!("no process in `{}`", lines[0]))?);
+            .set_pid(pid.with_context(|| format!("no process in `{}`", lines[0]))?);
         Ok(pause(&lines[1]))
     }
 
     fn fail(&mut self) -> anyhow::Result<Option<f64>> {
-        let fault = FAULTS[self.faults % FAULTS.len()];
-        self.faults += 1;
+        let fault = FAULTS[self.progress.faults % FAULTS.len()];
+        self.progress.faults += 1;
         fault.happen(self.daemon)?;
         Ok(None)
     }
@@ -200,9 +188,9 @@ impl<'a> Driver<'a> {
         Ok(None)
     }
 
-    fn send_to_extra(&self, is_wanted: bool) -> anyhow::Result<()> {
+    fn send_to_extra(&self, is_sending: bool) -> anyhow::Result<()> {
         let (reply, done) = channel();
-        self.order(Order::Extra(is_wanted, reply))?;
+        self.order(Order::Extra(is_sending, reply))?;
         done.recv().context("the traffic has ended")
     }
 
@@ -220,7 +208,7 @@ impl<'a> Driver<'a> {
     }
 }
 
-/// The given number of each kind, distributed evenly.
+/// Returns the given number of each kind, distributed evenly.
 fn mix(counts: &[(Restart, u64)]) -> Vec<Restart> {
     let mut places: Vec<(f64, Restart)> = Vec::new();
     for (restart, count) in counts {
@@ -230,7 +218,7 @@ fn mix(counts: &[(Restart, u64)]) -> Vec<Restart> {
     places.into_iter().map(|(_, restart)| restart).collect()
 }
 
-/// The pause that a line of the log reports, in milliseconds.
+/// Returns the pause that a line of the log reports, in milliseconds.
 fn pause(line: &str) -> Option<f64> {
     let (before, _) = line.rsplit_once(" ms")?;
     before.rsplit(' ').next()?.parse().ok()

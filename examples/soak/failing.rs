@@ -17,21 +17,21 @@ use udispatch::takeover::messages::{Hello, MessageKind, VERSION};
 use udispatch::takeover::path_beside;
 use udispatch::takeover::wire::Wire;
 
-use crate::daemon::{Daemon, put_down};
+use crate::daemon::{Daemon, kill_and_wait};
 
 /// Longest wait for the next message of the other side.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The words of the running process when it continues.
-const GOES_ON: &str = "has not taken over";
+/// The log line of the running process when it continues.
+const NOT_TAKEN_OVER: &str = "has not taken over";
 
 /// The faults of a takeover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The configuration of the new process is wrong.
     BadFile,
-    /// The new process cannot bind what its configuration has.
+    /// The new process cannot bind a port of its configuration.
     PortTaken,
-    /// A client sends nonsense.
+    /// A client sends bytes that are not a frame.
     Nonsense,
     /// The new process uses another version of the protocol.
     OtherVersion,
@@ -41,7 +41,7 @@ pub enum Fault {
     GoneAfterReleased,
     /// The new process is killed once it has the manifest.
     KilledAfterManifest,
-    /// The new process is killed when it could begin.
+    /// The new process is killed once it is ready.
     KilledAfterReady,
     /// Another takeover is in progress.
     Contested,
@@ -133,7 +133,7 @@ impl Fault {
                 daemon.wait_for("has ended without taking over")?;
             }
         }
-        daemon.wait_for(GOES_ON)?;
+        daemon.wait_for(NOT_TAKEN_OVER)?;
         Ok(())
     }
 
@@ -150,21 +150,21 @@ impl Fault {
             .command(&daemon.file(), &["--takeover", "--workers", "4"])?
             .env("RUNTIME_DIRECTORY", &directory)
             .spawn()
-            .context("cannot start a next one")?;
+            .context("cannot start a new process")?;
         let relayed = self.relay(daemon, &listener, next);
         fs::remove_dir_all(&directory)?;
         relayed
     }
 
     fn relay(self, daemon: &Daemon, listener: &UnixListener, next: Child) -> anyhow::Result<()> {
-        let asked = accept(listener);
-        let Ok(stream) = asked else {
-            put_down(next);
-            bail!("the next one does not ask for anything");
+        let accepted = accept(listener);
+        let Ok(stream) = accepted else {
+            kill_and_wait(next);
+            bail!("the new process does not connect");
         };
         let mut there = Wire::new(stream)?;
         let mut here = Wire::new(UnixStream::connect(daemon.gate())?)?;
-        let heard = (|| {
+        let relayed = (|| {
             pass_on(&mut there, &mut here, MessageKind::Hello)?;
             pass_on(&mut here, &mut there, MessageKind::Manifest)?;
             if self == Fault::KilledAfterReady {
@@ -173,8 +173,8 @@ impl Fault {
             }
             anyhow::Ok(())
         })();
-        put_down(next);
-        heard
+        kill_and_wait(next);
+        relayed
     }
 }
 
@@ -218,5 +218,5 @@ fn accept(listener: &UnixListener) -> anyhow::Result<UnixStream> {
             Err(error) => return Err(error.into()),
         }
     }
-    bail!("nobody came")
+    bail!("no process connected within {TIMEOUT:?}")
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// The first bytes of each datagram, by which other datagrams are told apart.
+/// The first bytes of each datagram, which distinguish it from other datagrams.
 const MAGIC: [u8; 4] = *b"soak";
 /// Smallest length of a datagram: the magic, the flow, its number in the flow, and the time at which it was sent.
 pub const MARK_BYTES: usize = 4 + 4 + 8 + 8;
@@ -74,7 +74,7 @@ impl Seen {
         self.next = self.next.max(number + 1);
     }
 
-    /// Whether this number has arrived.
+    /// Returns whether this number has arrived.
     pub fn has(&self, number: u64) -> bool {
         self.bits
             .get((number / 64) as usize)
@@ -90,7 +90,7 @@ pub struct Flow {
     /// The datagrams that arrived at the upstream.
     pub requests: Seen,
     /// The replies that arrived, if the flow has replies.
-    pub answers: Option<Seen>,
+    pub replies: Option<Seen>,
     /// The source port from which its datagrams reached the upstream.
     pub port: Option<u16>,
     /// Number of times that this port changed.
@@ -105,16 +105,16 @@ pub struct Lost {
     /// Datagrams that never arrived at the upstream.
     pub requests: u64,
     /// Replies that never arrived at the client, to requests that did arrive at the upstream.
-    pub answers: u64,
+    pub replies: u64,
     /// Both kinds of losses while no process served, after a kill.
     pub in_outages: u64,
 }
 
 impl Flow {
-    /// The lowest number that may still arrive.
+    /// Returns the lowest number that may still arrive.
     fn settled(&self) -> u64 {
-        self.answers.as_ref().map_or(self.requests.next, |answers| {
-            answers.next.min(self.requests.next)
+        self.replies.as_ref().map_or(self.requests.next, |replies| {
+            replies.next.min(self.requests.next)
         })
     }
 
@@ -131,30 +131,30 @@ impl Flow {
         }
     }
 
-    /// The datagrams and replies that never arrived.
+    /// Counts the datagrams and replies that never arrived.
     pub fn lost(&self) -> Lost {
         let mut lost = Lost::default();
-        let answered = self
-            .answers
+        let replied = self
+            .replies
             .as_ref()
-            .map_or(self.sent, |answers| answers.came);
-        if self.requests.came == self.sent && answered == self.sent {
+            .map_or(self.sent, |replies| replies.came);
+        if self.requests.came == self.sent && replied == self.sent {
             return lost;
         }
         for number in 0..self.sent {
             let has_come = self.requests.has(number);
             let is_whole = has_come
                 && self
-                    .answers
+                    .replies
                     .as_ref()
-                    .is_none_or(|answers| answers.has(number));
+                    .is_none_or(|replies| replies.has(number));
             if is_whole {
                 continue;
             }
             if self.outages.iter().any(|outage| outage.contains(&number)) {
                 lost.in_outages += 1;
             } else if has_come {
-                lost.answers += 1;
+                lost.replies += 1;
             } else {
                 lost.requests += 1;
             }
@@ -177,19 +177,19 @@ impl Flow {
 mod tests {
     use super::*;
 
-    /// The faults are told apart, and so are losses inside and outside of an outage.
+    /// The faults are distinguished, and so are losses inside and outside of an outage.
     #[test]
     fn faults_have_names() {
         let mut flow = Flow {
             sent: 10,
-            answers: Some(Seen::default()),
+            replies: Some(Seen::default()),
             ..Flow::default()
         };
         for number in [0, 1, 3, 2, 2, 4] {
             flow.arrived(number, Some(7));
         }
         for number in [0, 1, 2, 3] {
-            flow.answers.as_mut().unwrap().note(number);
+            flow.replies.as_mut().unwrap().note(number);
         }
         assert_eq!(
             (
@@ -203,7 +203,7 @@ mod tests {
             flow.lost(),
             Lost {
                 requests: 5,
-                answers: 1,
+                replies: 1,
                 in_outages: 0
             }
         );
@@ -216,7 +216,7 @@ mod tests {
             flow.lost(),
             Lost {
                 requests: 0,
-                answers: 0,
+                replies: 0,
                 in_outages: 6
             }
         );

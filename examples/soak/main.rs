@@ -35,9 +35,9 @@ use udispatch::net::limits;
 
 use configuration::{Places, VARIANTS};
 use daemon::Daemon;
-use driver::{Diary, Driver, Restart};
+use driver::{Diary, Driver, Progress, Restart};
 use flow::MARK_BYTES;
-use report::Report;
+use report::{Report, Results};
 use traffic::{Load, Order, Outcome, Traffic};
 
 /// Restart udispatch again and again under traffic, and count what is lost
@@ -49,10 +49,10 @@ struct Arguments {
     /// Number of reloads, and of takeovers
     #[arg(long, value_name = "N", default_value_t = 100)]
     restarts: u64,
-    /// Number of reloads, if another
+    /// Number of reloads [default: the number of restarts]
     #[arg(long, value_name = "N")]
     reloads: Option<u64>,
-    /// Number of takeovers, if another
+    /// Number of takeovers [default: the number of restarts]
     #[arg(long, value_name = "N")]
     takeovers: Option<u64>,
     /// Number of takeovers that fail on purpose [default: a tenth of the restarts]
@@ -68,8 +68,8 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     flows: u16,
     /// Percentage of flows with sessions, which get replies
-    #[arg(long, value_name = "PERCENT", default_value_t = 25, value_parser = clap::value_parser!(u8).range(..=100))]
-    answered: u8,
+    #[arg(long = "answered", value_name = "PERCENT", default_value_t = 25, value_parser = clap::value_parser!(u8).range(..=100))]
+    replied_percent: u8,
     /// Number of further sessions, which send now and then
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(..=20_000))]
     sessions: u16,
@@ -86,7 +86,7 @@ struct Arguments {
     /// The daemon's `receive_buffer`
     #[arg(long, value_name = "SIZE", default_value = "32MiB")]
     receive_buffer: String,
-    /// The daemon's program [default: the one that was built with this]
+    /// The daemon's program [default: the one in this program's build directory]
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
     /// Write the report as JSON, too
@@ -113,8 +113,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<bool> {
-    if !arguments.host && !network::enter().context("cannot have a network of its own")? {
-        eprintln!("no network of its own can be had (`unshare`), so this uses the host's loopback");
+    if !arguments.host && !network::enter().context("cannot enter a network of its own")? {
+        eprintln!(
+            "cannot make a network namespace (`unshare`); the soak uses the host's loopback instead"
+        );
     }
     limits::raise_open_files();
     // Each process that a takeover leaves behind becomes a child of this one, and each child belongs to the soak.
@@ -135,7 +137,7 @@ impl Arguments {
         Load {
             rate: self.rate.max(1) as f64,
             flows,
-            with_sessions: flows * usize::from(self.answered) / 100,
+            with_sessions: flows * usize::from(self.replied_percent) / 100,
             idle: self.sessions.into(),
             size: self.size.into(),
             begins_small: self.grow,
@@ -166,14 +168,14 @@ impl Arguments {
         let binary = self.binary.clone().map_or_else(beside, Ok)?;
         ensure!(
             binary.is_file(),
-            "there is no {}: `cargo build` (with --release, if this was) makes it; or name one with --binary",
+            "there is no {}: build it with `cargo build` (with --release if this program was), or name one with --binary",
             binary.display()
         );
         Ok(std::path::absolute(binary)?)
     }
 }
 
-/// Free ports for the daemon, and sockets for the datagrams that it forwards.
+/// Returns free ports for the daemon, and sockets for the datagrams that it forwards.
 fn places() -> anyhow::Result<(Places, UdpSocket, UdpSocket)> {
     let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot bind to loopback");
     // No other socket is bound to that address, so no session has its port while the listener does not exist.
@@ -216,16 +218,19 @@ fn soak(arguments: &Arguments) -> anyhow::Result<Report> {
         .name("traffic".to_owned())
         .spawn(move || traffic.run(&ordered))?;
     let mut diary = Diary::default();
-    let mut driver = Driver::new(
-        &mut daemon,
-        &orders,
+    let mut driver = Driver {
+        daemon: &mut daemon,
+        orders: &orders,
         places,
-        &arguments.receive_buffer,
-        arguments.interval,
-        variant,
-    );
+        receive_buffer: &arguments.receive_buffer,
+        interval: arguments.interval,
+        progress: Progress {
+            variant,
+            ..Progress::default()
+        },
+    };
     let driven = driver.drive(&arguments.counts(), &mut diary);
-    // If it has ended already, the report says why.
+    // If it has ended already, the report states the reason.
     let _ = orders.send(Order::Stop);
     let outcome: Outcome = sending
         .join()
@@ -234,12 +239,12 @@ fn soak(arguments: &Arguments) -> anyhow::Result<Report> {
     let stopped = daemon.stop();
     let ended_early = driven.and(stopped).err().map(|error| format!("{error:#}"));
     let complaints = std::mem::take(&mut daemon.complaints);
-    Ok(Report::new(
-        &load,
-        &outcome,
-        &diary,
-        ledger.as_ref(),
+    Ok(Report::new(Results {
+        load: &load,
+        outcome: &outcome,
+        diary: &diary,
+        ledger: ledger.as_ref(),
         complaints,
         ended_early,
-    ))
+    }))
 }

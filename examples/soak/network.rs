@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Set in the environment of the program inside the namespaces.
+/// The environment variable that is set for the program inside the namespaces.
 const INSIDE: &str = "UDISPATCH_SOAK_INSIDE";
 
 /// Runs this program again in namespaces of its own, and does not return then. Otherwise it returns whether this
@@ -19,12 +19,12 @@ pub fn enter() -> io::Result<bool> {
         return match up {
             Ok(status) if status.success() => Ok(true),
             _ => Err(io::Error::other(
-                "`ip link set lo up` (iproute2) fails; --host goes on without a network of its own",
+                "`ip link set lo up` (iproute2) fails; use --host to run without a network of its own",
             )),
         };
     }
     let is_root = rustix::process::geteuid().is_root();
-    // However `unshare` is ended, all that it has started ends with it.
+    // All processes that `unshare` has started end with it.
     let flags = if is_root { "-npf" } else { "-rnpf" };
     let works = Command::new("unshare")
         .args([flags, "--kill-child", "true"])

@@ -20,7 +20,8 @@ pub struct Report {
     /// Datagrams sent to the daemon.
     pub sent: u64,
     /// Replies that the clients of sessions got.
-    pub answered: u64,
+    #[serde(rename = "answered")]
+    pub replies: u64,
     /// Seconds of traffic.
     pub seconds: f64,
     /// Datagrams a second that were actually sent.
@@ -62,15 +63,18 @@ pub struct Faults {
     /// Datagrams that did not arrive at the upstream.
     pub lost: u64,
     /// Replies that did not arrive at the client.
-    pub answers_lost: u64,
+    #[serde(rename = "answers_lost")]
+    pub replies_lost: u64,
     /// Datagrams that arrived again.
     pub twice: u64,
     /// Replies that arrived again.
-    pub answers_twice: u64,
+    #[serde(rename = "answers_twice")]
+    pub replies_twice: u64,
     /// Datagrams that arrived after a later one of their flow.
     pub reordered: u64,
     /// Replies that arrived after a later one of their flow.
-    pub answers_reordered: u64,
+    #[serde(rename = "answers_reordered")]
+    pub replies_reordered: u64,
     /// Replies that arrived at another client.
     pub to_wrong_client: u64,
     /// Datagrams that this program had not sent.
@@ -126,38 +130,49 @@ fn milliseconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e6
 }
 
+/// The results of a soak.
+pub struct Results<'a> {
+    /// The load that was sent.
+    pub load: &'a Load,
+    /// The results of the traffic.
+    pub outcome: &'a Outcome,
+    /// The measurements of the restarts.
+    pub diary: &'a Diary,
+    /// The daemon's ledger at the end; `None` if the daemon did not respond.
+    pub ledger: Option<&'a Snapshot>,
+    /// Warnings and errors that were not caused on purpose.
+    pub complaints: Vec<String>,
+    /// Why the soak ended early.
+    pub ended_early: Option<String>,
+}
+
 impl Report {
-    /// A report of these results. `ledger` is the daemon's at the end, or `None` if it could not be requested.
-    pub fn new(
-        load: &Load,
-        outcome: &Outcome,
-        diary: &Diary,
-        ledger: Option<&Snapshot>,
-        complaints: Vec<String>,
-        ended_early: Option<String>,
-    ) -> Report {
+    /// Returns the report of these results.
+    pub fn new(results: Results<'_>) -> Report {
+        let Results {
+            load,
+            outcome,
+            diary,
+            ledger,
+            complaints,
+            ended_early,
+        } = results;
         let sent: u64 = outcome.flows.iter().map(|flow| flow.sent).sum();
-        let answered = outcome
+        let replies = outcome
             .flows
             .iter()
-            .filter_map(|flow| flow.answers.as_ref())
-            .map(|answers| answers.came)
+            .filter_map(|flow| flow.replies.as_ref())
+            .map(|replies| replies.came)
             .sum();
         let (faults, lost_in_kills) = faults(outcome);
         let continuous: u64 = outcome.flows[..=load.flows]
             .iter()
             .map(|flow| flow.sent)
             .sum();
-        let of = |restart: Restart| {
-            diary
-                .events
-                .iter()
-                .filter(move |event| event.restart == restart)
-        };
-        let has_kills = of(Restart::Kill).next().is_some();
+        let has_kills = events_of(diary, Restart::Kill).next().is_some();
         Report {
             sent,
-            answered,
+            replies,
             seconds: outcome.lasted.as_secs_f64(),
             rate: continuous as f64 / outcome.lasted.as_secs_f64(),
             behind_seconds: outcome.skipped.as_secs_f64(),
@@ -173,17 +188,13 @@ impl Report {
                 .unwrap_or(0),
             lost_in_kills,
             lost_by_soak: outcome.own_drops,
-            restarts: Restart::ALL
-                .into_iter()
-                .filter(|(restart, _)| of(*restart).next().is_some())
-                .map(|(restart, name)| (name, Pauses::of(of(restart))))
-                .collect(),
+            restarts: pauses_by_kind(diary),
             calm: Pauses::of_calm(&diary.calm),
             differences: match ledger {
                 // The ledger starts again with each process.
                 Some(_) if has_kills => Vec::new(),
                 Some(ledger) => differences(&outcome.flows, ledger, load.begins_small),
-                None => vec!["the daemon could not be asked for its ledger".to_owned()],
+                None => vec!["the daemon did not respond with its ledger".to_owned()],
             },
             kernel_drops: ledger.map_or(0, kernel_drops),
             drops: ledger
@@ -194,12 +205,27 @@ impl Report {
         }
     }
 
-    /// Whether nothing was lost, doubled, reordered or left undone.
+    /// Returns whether nothing was lost, doubled, reordered or left undone.
     pub fn is_success(&self) -> bool {
         self.faults == Faults::default()
             && self.differences.is_empty()
             && self.ended_early.is_none()
     }
+}
+
+/// Returns the measurements of the restarts of one kind.
+fn events_of(diary: &Diary, restart: Restart) -> impl Iterator<Item = &Event> + Clone {
+    let events = diary.events.iter();
+    events.filter(move |event| event.restart == restart)
+}
+
+/// Returns the pauses of each kind of restart that happened.
+fn pauses_by_kind(diary: &Diary) -> BTreeMap<&'static str, Pauses> {
+    Restart::ALL
+        .into_iter()
+        .filter(|(restart, _)| events_of(diary, *restart).next().is_some())
+        .map(|(restart, name)| (name, Pauses::of(events_of(diary, restart))))
+        .collect()
 }
 
 fn faults(outcome: &Outcome) -> (Faults, u64) {
@@ -213,12 +239,12 @@ fn faults(outcome: &Outcome) -> (Faults, u64) {
         let lost = flow.lost();
         in_kills += lost.in_outages;
         faults.lost += lost.requests;
-        faults.answers_lost += lost.answers;
+        faults.replies_lost += lost.replies;
         faults.twice += flow.requests.twice;
         faults.reordered += flow.requests.reordered;
-        if let Some(answers) = &flow.answers {
-            faults.answers_twice += answers.twice;
-            faults.answers_reordered += answers.reordered;
+        if let Some(replies) = &flow.replies {
+            faults.replies_twice += replies.twice;
+            faults.replies_reordered += replies.reordered;
         }
     }
     (faults, in_kills)
@@ -231,24 +257,53 @@ fn kernel_drops(ledger: &Snapshot) -> u64 {
         .sum()
 }
 
-/// The counts of the daemon that differ from those of the soak.
+/// Returns the counts of the daemon that differ from those of the soak.
 fn differences(flows: &[Flow], ledger: &Snapshot, may_begin_anew: bool) -> Vec<String> {
-    let mut one_way = 0;
-    let mut requests = 0;
-    let mut answers = 0;
-    let mut sent = 0;
-    let mut sessions = 0;
-    for flow in flows {
-        sent += flow.sent;
-        match &flow.answers {
-            None => one_way += flow.requests.came + flow.requests.twice,
-            Some(seen) => {
-                requests += flow.requests.came + flow.requests.twice;
-                answers += seen.came + seen.twice;
-                sessions += u64::from(flow.sent > 0);
+    let mut differences: Vec<String> = pairs(&Sums::of(flows), ledger, may_begin_anew)
+        .into_iter()
+        .filter(|(_, theirs, _, ours)| theirs != ours)
+        .map(|(what, theirs, word, ours)| format!("{what}: {theirs}, {word}: {ours}"))
+        .collect();
+    if !ledger.balances {
+        differences.push("the ledger does not balance".to_owned());
+    }
+    differences
+}
+
+/// The soak's own counts, over all flows.
+#[derive(Default)]
+struct Sums {
+    sent: u64,
+    /// Datagrams that arrived without sessions.
+    one_way: u64,
+    /// Datagrams that arrived with sessions.
+    requests: u64,
+    replies: u64,
+    sessions: u64,
+}
+
+impl Sums {
+    fn of(flows: &[Flow]) -> Sums {
+        let mut sums = Sums::default();
+        for flow in flows {
+            sums.sent += flow.sent;
+            match &flow.replies {
+                None => sums.one_way += flow.requests.came + flow.requests.twice,
+                Some(seen) => {
+                    sums.requests += flow.requests.came + flow.requests.twice;
+                    sums.replies += seen.came + seen.twice;
+                    sums.sessions += u64::from(flow.sent > 0);
+                }
             }
         }
+        sums
     }
+}
+
+/// A count of the ledger with its name, and the count that it must be equal to.
+type Pair = (&'static str, u64, &'static str, u64);
+
+fn pairs(sums: &Sums, ledger: &Snapshot, may_begin_anew: bool) -> [Pair; 8] {
     let upstream = |handler: &'static str| {
         ledger
             .upstreams
@@ -260,39 +315,39 @@ fn differences(flows: &[Flow], ledger: &Snapshot, may_begin_anew: bool) -> Vec<S
         .iter()
         .filter(|row| row.handler.starts_with("sessions"));
     let opened: u64 = held.clone().map(|row| row.sessions.opened).sum();
-    let pairs = [
+    [
         (
             "received by all workers",
             ledger.workers.iter().map(|row| row.account.received).sum(),
             "sent",
-            sent,
+            sums.sent,
         ),
         (
             "sent one way",
             upstream("one_way").map(|row| row.counters.sent).sum(),
             "arrived",
-            one_way,
+            sums.one_way,
         ),
         (
             "sent to the upstream",
             upstream("sessions").map(|row| row.counters.sent).sum(),
             "arrived",
-            requests,
+            sums.requests,
         ),
         (
-            "answers passed on",
+            "replies passed on",
             held.clone().map(|row| row.replies.handled).sum(),
             "arrived",
-            answers,
+            sums.replies,
         ),
         (
             "sessions ever opened",
             opened,
-            "wanted",
+            "expected",
             if may_begin_anew {
-                opened.max(sessions)
+                opened.max(sums.sessions)
             } else {
-                sessions
+                sums.sessions
             },
         ),
         (
@@ -303,42 +358,30 @@ fn differences(flows: &[Flow], ledger: &Snapshot, may_begin_anew: bool) -> Vec<S
         ),
         ("dropped", ledger.drops.values().sum(), "expected", 0),
         ("dropped by the kernel", kernel_drops(ledger), "expected", 0),
-    ];
-    let unlike = pairs
-        .into_iter()
-        .filter(|(_, theirs, _, ours)| theirs != ours);
-    let mut differences: Vec<String> = unlike
-        .map(|(what, theirs, word, ours): (_, u64, _, u64)| {
-            format!("{what}: {theirs}, {word}: {ours}")
-        })
-        .collect();
-    if !ledger.balances {
-        differences.push("the ledger does not balance".to_owned());
-    }
-    differences
+    ]
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Faults {
             lost,
-            answers_lost,
+            replies_lost,
             twice,
-            answers_twice,
+            replies_twice,
             reordered,
-            answers_reordered,
+            replies_reordered,
             to_wrong_client,
             foreign,
         } = self.faults;
         writeln!(
             out,
-            "{} datagrams in {:.0} s, {:.0}/s, {} flows, {} sessions; {} answers",
-            self.sent, self.seconds, self.rate, self.flows, self.sessions, self.answered
+            "{} datagrams in {:.0} s, {:.0}/s, {} flows, {} sessions; {} replies",
+            self.sent, self.seconds, self.rate, self.flows, self.sessions, self.replies
         )?;
         if self.behind_seconds > 0.01 * self.seconds {
             writeln!(
                 out,
-                "for {:.1} s this program was late, and what was due then was not sent",
+                "for {:.1} s this program was late and did not send what was due",
                 self.behind_seconds
             )?;
         }
@@ -354,18 +397,26 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             out,
-            "{:<12}{answers_lost:>12}{answers_twice:>12}{answers_reordered:>12}",
-            "answers"
+            "{:<12}{replies_lost:>12}{replies_twice:>12}{replies_reordered:>12}",
+            "replies"
         )?;
         writeln!(
             out,
-            "answers to the wrong client: {to_wrong_client}; datagrams that nobody sent: {foreign}"
+            "replies to the wrong client: {to_wrong_client}; datagrams of other programs: {foreign}"
         )?;
         writeln!(
             out,
             "changes of a session's source port: {}; lost in kills: {}; lost by this program: {}",
             self.port_changes, self.lost_in_kills, self.lost_by_soak
         )?;
+        self.fmt_pauses(out)?;
+        self.fmt_complaints(out)?;
+        self.fmt_verdict(out)
+    }
+}
+
+impl Report {
+    fn fmt_pauses(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             out,
             "\nms, p50/p99/max  {:>6}  {:>20}  {:>20}  {:>20}  {:>20}",
@@ -393,9 +444,12 @@ impl fmt::Display for Report {
                 short(took_ms)
             )?;
         }
-        writeln!(out)?;
+        writeln!(out)
+    }
+
+    fn fmt_complaints(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.differences.is_empty() {
-            writeln!(out, "the daemon's ledger says the same")?;
+            writeln!(out, "the daemon's ledger has the same counts")?;
         } else {
             self.differences
                 .iter()
@@ -407,6 +461,10 @@ impl fmt::Display for Report {
         if let Some(why) = &self.ended_early {
             writeln!(out, "ended early: {why}")?;
         }
+        Ok(())
+    }
+
+    fn fmt_verdict(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let restarts = ["takeovers", "reloads"]
             .iter()
             .filter_map(|name| self.restarts.get(name));
@@ -423,7 +481,7 @@ impl fmt::Display for Report {
         };
         writeln!(
             out,
-            "{verdict}; gap p99 {worst:.1} ms, {gap} the {GAP_P99_MAX_MS} ms that are wanted"
+            "{verdict}; gap p99 {worst:.1} ms, {gap} the limit of {GAP_P99_MAX_MS} ms"
         )
     }
 }

@@ -19,7 +19,7 @@ use crate::window::{Meter, Window};
 
 /// Time between two turns.
 const TICK: Duration = Duration::from_millis(1);
-/// Datagrams that are late by more than this are not sent at all, because they would be a burst that nothing asked for.
+/// Datagrams that are late by more than this are not sent at all, because they would be a burst that no load requests.
 const BEHIND_MAX: Duration = Duration::from_millis(20);
 /// Number of datagrams of one flow in a row.
 const BURST: u64 = 16;
@@ -32,7 +32,7 @@ const QUIET: Duration = Duration::from_millis(500);
 /// Addresses of idle sessions, one for each.
 const IDLE_NET: u32 = u32::from_be_bytes([127, 64, 0, 0]);
 
-/// What is sent.
+/// The load that is sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
     /// Number of datagrams a second, without replies.
@@ -132,7 +132,7 @@ impl Traffic {
             prepare(socket)?;
         }
         let flow = |index: usize| Flow {
-            answers: (index > load.flows || has_session(index, &load)).then(Seen::default),
+            replies: (index > load.flows || has_session(index, &load)).then(Seen::default),
             ..Flow::default()
         };
         Ok(Traffic {
@@ -164,7 +164,7 @@ impl Traffic {
         let idle = self.load.idle;
         let mut last = Instant::now();
         let mut opened = 0;
-        while self.idle_answers() < idle as u64 {
+        while self.idle_replies() < idle as u64 {
             let due = (begun.elapsed().as_secs_f64() * OPENING_RATE) as usize;
             while opened < due.min(idle) {
                 self.send_idle(opened)?;
@@ -173,18 +173,21 @@ impl Traffic {
             if self.receive()? > 0 {
                 last = Instant::now();
             } else if last.elapsed() > 10 * QUIET {
-                anyhow::bail!("{} of {idle} sessions were answered", self.idle_answers());
+                anyhow::bail!(
+                    "only {} of {idle} sessions got a reply",
+                    self.idle_replies()
+                );
             }
             thread::sleep(TICK);
         }
         Ok(())
     }
 
-    fn idle_answers(&self) -> u64 {
+    fn idle_replies(&self) -> u64 {
         let idle = &self.flows[self.load.flows + 1..];
         idle.iter()
-            .filter_map(|flow| flow.answers.as_ref())
-            .map(|answers| answers.came)
+            .filter_map(|flow| flow.replies.as_ref())
+            .map(|replies| replies.came)
             .sum()
     }
 
@@ -196,7 +199,7 @@ impl Traffic {
         loop {
             let turn = Instant::now();
             while let Ok(order) = orders.try_recv() {
-                if self.obey(order) {
+                if self.execute(order) {
                     let lasted = begun.elapsed();
                     return self.settle(lasted, skipped);
                 }
@@ -217,10 +220,10 @@ impl Traffic {
     }
 
     /// Carries out an order. Returns whether it was the last one.
-    fn obey(&mut self, order: Order) -> bool {
+    fn execute(&mut self, order: Order) -> bool {
         match order {
             Order::Begin => self.meter.begin(),
-            // The receiver of the answer may have given up.
+            // The receiver may have stopped waiting.
             Order::End(reply) => drop(reply.send(self.meter.end())),
             Order::Extra(has_extra, reply) => {
                 self.has_extra = has_extra;
@@ -297,7 +300,7 @@ impl Traffic {
         while taken < count as usize {
             match batch.send(&self.clients[index], taken) {
                 Ok(sent) => taken += sent,
-                Err(error) => forgive(error)?,
+                Err(error) => check_send_error(error)?,
             }
         }
         self.flows[index].sent += count;
@@ -321,7 +324,7 @@ impl Traffic {
         batch.begin(Some(&self.places.sessions), &sending);
         batch.piece(payload);
         while let Err(error) = batch.send(&self.idle, 0) {
-            forgive(error)?;
+            check_send_error(error)?;
         }
         self.flows[number].sent += 1;
         Ok(())
@@ -333,10 +336,10 @@ impl Traffic {
         self.meter.sum_up();
         let load = self.load;
         for index in (0..load.flows).filter(|index| has_session(*index, &load)) {
-            trains += self.receive_answers(Some(index))?;
+            trains += self.receive_replies(Some(index))?;
         }
         if self.load.idle > 0 {
-            trains += self.receive_answers(None)?;
+            trains += self.receive_replies(None)?;
         }
         Ok(trains)
     }
@@ -352,10 +355,10 @@ impl Traffic {
         while let Some(count) = take(&mut self.receiver, socket)? {
             trains += count;
             for slot in self.receiver.slots() {
-                let told = slot.control_data();
+                let control_data = slot.control_data();
                 let bytes = &self.receiver.arena()[slot.offset as usize..][..slot.len as usize];
                 let port = slot.src().filter(|_| is_upstream).map(|src| src.port());
-                for (place, mark) in marks(bytes, told.segment).enumerate() {
+                for (place, mark) in marks(bytes, control_data.segment).enumerate() {
                     let Some((mark, flow)) =
                         mark.and_then(|mark| Some((mark, self.flows.get_mut(mark.flow as usize)?)))
                     else {
@@ -364,12 +367,12 @@ impl Traffic {
                     };
                     flow.arrived(mark.number, port);
                     if place == 0 {
-                        self.meter.note(told.time_ns, mark.sent_ns);
+                        self.meter.note(control_data.time_ns, mark.sent_ns);
                     }
                 }
             }
             if is_upstream {
-                answer(&self.receiver, &mut self.sender, socket)?;
+                send_replies(&self.receiver, &mut self.sender, socket)?;
             }
             if count < SLOTS {
                 break;
@@ -379,15 +382,15 @@ impl Traffic {
     }
 
     /// Takes the replies to a flow, or to the idle ones.
-    fn receive_answers(&mut self, client: Option<usize>) -> anyhow::Result<usize> {
+    fn receive_replies(&mut self, client: Option<usize>) -> anyhow::Result<usize> {
         let socket = client.map_or(&self.idle, |client| &self.clients[client]);
         let mut trains = 0;
         while let Some(count) = take(&mut self.receiver, socket)? {
             trains += count;
             for slot in self.receiver.slots() {
-                let told = slot.control_data();
+                let control_data = slot.control_data();
                 let bytes = &self.receiver.arena()[slot.offset as usize..][..slot.len as usize];
-                for mark in marks(bytes, told.segment) {
+                for mark in marks(bytes, control_data.segment) {
                     let Some(mark) = mark else {
                         self.foreign += 1;
                         continue;
@@ -397,14 +400,14 @@ impl Traffic {
                         index == client
                     } else {
                         let at = index.checked_sub(self.load.flows + 1).map(idle_address);
-                        at.is_some() && at == told.destination
+                        at.is_some() && at == control_data.destination
                     };
                     match self
                         .flows
                         .get_mut(index)
-                        .and_then(|flow| flow.answers.as_mut())
+                        .and_then(|flow| flow.replies.as_mut())
                     {
-                        Some(answers) if is_ours => answers.note(mark.number),
+                        Some(replies) if is_ours => replies.note(mark.number),
                         _ => self.to_wrong_client += 1,
                     }
                 }
@@ -447,7 +450,7 @@ fn now_ns() -> u64 {
         .map_or(0, |since| since.as_nanos() as u64)
 }
 
-/// The datagrams of a train.
+/// Returns the marks of the datagrams of a train.
 fn marks(bytes: &[u8], segment: u16) -> impl Iterator<Item = Option<Mark>> {
     let size = if segment == 0 {
         bytes.len()
@@ -473,7 +476,11 @@ fn take(receiver: &mut Receiver, socket: &UdpSocket) -> anyhow::Result<Option<us
 }
 
 /// Sends all datagrams back to where they came from, unchanged.
-fn answer(receiver: &Receiver, sender: &mut Sender, socket: &UdpSocket) -> anyhow::Result<()> {
+fn send_replies(
+    receiver: &Receiver,
+    sender: &mut Sender,
+    socket: &UdpSocket,
+) -> anyhow::Result<()> {
     let mut slots = receiver.slots().peekable();
     while slots.peek().is_some() {
         let mut batch = sender.batch();
@@ -501,15 +508,16 @@ fn answer(receiver: &Receiver, sender: &mut Sender, socket: &UdpSocket) -> anyho
         while taken < count {
             match batch.send(socket, taken) {
                 Ok(sent) => taken += sent,
-                Err(error) => forgive(error)?,
+                Err(error) => check_send_error(error)?,
             }
         }
     }
     Ok(())
 }
 
-/// No process listens, after a kill, or the buffer is full: the send is tried again. Any other error ends the soak.
-fn forgive(error: std::io::Error) -> anyhow::Result<()> {
+/// Returns no error if the send can be tried again: no process listens after a kill, or the buffer is full. Any other
+/// error ends the soak.
+fn check_send_error(error: std::io::Error) -> anyhow::Result<()> {
     match error.raw_os_error() {
         Some(libc::ECONNREFUSED | libc::EINTR) => Ok(()),
         Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => {

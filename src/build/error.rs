@@ -1,11 +1,11 @@
-//! Errors with texts for people: why the daemon cannot start, or refuses a request.
+//! Errors with texts for people: the reasons why the daemon cannot start, or refuses a request.
 
 use std::io;
 
 use crate::config::kind::BuildError;
 use crate::config::{LoadError, Problems};
 
-/// Why the daemon cannot start, or why it ended.
+/// The reason why the daemon cannot start, or why it ended.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// The file does not fit this machine.
@@ -52,13 +52,13 @@ pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> DaemonErro
     }
 }
 
-/// Why a request was refused.
+/// The reason why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The request names an object that does not exist. The sentence also suggests the object that was probably meant.
     #[error("{0}")]
     Unknown(String),
-    /// The request cannot be fulfilled now; the sentence says why.
+    /// The request cannot be fulfilled now; the sentence states the reason.
     #[error("{0}")]
     Unable(String),
 }
@@ -67,7 +67,7 @@ pub enum Refusal {
 pub(crate) const TOO_MANY_FILES: &str = "the limit of open files is reached. Raise it (`ulimit -n`, or LimitNOFILE= in \
      a unit), or name fewer ports, upstreams or workers";
 
-/// Returns an error that says what failed, why, and what to do.
+/// Returns an error that states what failed, the cause, and what to do.
 pub(crate) fn explain(what: String, error: &io::Error) -> BuildError {
     match error.raw_os_error() {
         Some(libc::EMFILE) => BuildError(format!("{what}: {TOO_MANY_FILES}")),

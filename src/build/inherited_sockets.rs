@@ -79,7 +79,7 @@ impl LentSockets {
     }
 }
 
-/// Sockets that others may bind beside until this value is dropped.
+/// Unlocked sockets. Other sockets may be bound to their addresses until this value is dropped.
 #[derive(Debug)]
 pub struct Unlocked(Vec<UdpSocket>);
 
@@ -96,7 +96,7 @@ impl Drop for Unlocked {
 /// Longest wait for a worker to lend its sockets. A turn takes far less than a thousandth of it.
 const LEND_MAX: Duration = Duration::from_secs(1);
 
-/// Why the workers cannot lend their sockets.
+/// The reason why the workers cannot lend their sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unlent {
     /// The process has no file descriptor left.

@@ -18,8 +18,8 @@ use crate::plan::{ListenerPlan, Plan, Role};
 use crate::worker::listener::{Listener, ListenerParts};
 use crate::worker::worker_state::SocketSlot;
 
-/// Refuses to start beside a socket of another program. A port that this daemon already holds cannot have one
-/// (`socket::lock`).
+/// Checks that no socket of another program is bound to an address of the plan. On a port that this daemon already
+/// holds, there can be none (`socket::lock`).
 pub(super) fn probe(plan: &Plan, lent_sockets: &LentSockets) -> Result<(), BuildError> {
     let is_new = |listener: &&ListenerPlan| {
         !listener.share && !lent_sockets.has_port(listener.address.port())
@@ -67,11 +67,11 @@ struct SocketAssigner<'a> {
     bound: Bound,
     /// The workers for listeners with one socket, in turn.
     owners: Cycle<Range<usize>>,
-    /// The smallest receive buffer of the new sockets, in bytes. That of an existing socket was reported when the
+    /// The smallest receive buffer of the new sockets, in bytes. The buffer of an existing socket was checked when the
     /// socket was new.
     granted: usize,
     /// The new sockets, as worker and position in its list.
-    fresh: Vec<(usize, usize)>,
+    new_sockets: Vec<(usize, usize)>,
 }
 
 impl<'a> SocketAssigner<'a> {
@@ -82,7 +82,7 @@ impl<'a> SocketAssigner<'a> {
             bound: (0..plan.workers).map(|_| Vec::new()).collect(),
             owners: (0..plan.workers).cycle(),
             granted: usize::MAX,
-            fresh: Vec::new(),
+            new_sockets: Vec::new(),
         }
     }
 
@@ -132,7 +132,7 @@ impl<'a> SocketAssigner<'a> {
     fn bind_new(&mut self, worker: usize, slot: SocketSlot) -> io::Result<()> {
         let planned = &self.plan.listeners[slot.listener.index()];
         let socket = bind(&options(self.daemon, planned), planned)?;
-        self.push_fresh(worker, slot, socket, false);
+        self.push_new(worker, slot, socket, false);
         Ok(())
     }
 
@@ -141,14 +141,14 @@ impl<'a> SocketAssigner<'a> {
         let planned = &self.plan.listeners[slot.listener.index()];
         let options = options(self.daemon, planned);
         let socket = socket::unbound_listener(planned.address, &options)?;
-        self.push_fresh(worker, slot, socket, true);
+        self.push_new(worker, slot, socket, true);
         Ok(())
     }
 
-    fn push_fresh(&mut self, worker: usize, slot: SocketSlot, socket: UdpSocket, is_late: bool) {
+    fn push_new(&mut self, worker: usize, slot: SocketSlot, socket: UdpSocket, is_late: bool) {
         let granted = socket::granted_receive_buffer(&socket).unwrap_or(usize::MAX);
         self.granted = self.granted.min(granted);
-        self.fresh.push((worker, self.bound[worker].len()));
+        self.new_sockets.push((worker, self.bound[worker].len()));
         self.push(worker, slot, socket, is_late);
     }
 
@@ -166,7 +166,7 @@ impl<'a> SocketAssigner<'a> {
 
     /// Locks the new sockets. Existing sockets belong to the other process until it has handed them over.
     fn finish(self) -> Result<Bound, BuildError> {
-        for (worker, place) in self.fresh {
+        for (worker, place) in self.new_sockets {
             let listener = &self.bound[worker][place];
             let label = &self.plan.listeners[listener.slot.listener.index()].label;
             listener
@@ -224,17 +224,17 @@ fn explain_bind(listener: &ListenerPlan, error: &io::Error) -> BuildError {
     let port = listener.address.port();
     let text = match error.raw_os_error() {
         Some(libc::EADDRINUSE) => {
-            let who: Vec<_> = port_owners::find(listener.address)
+            let owners: Vec<_> = port_owners::find(listener.address)
                 .iter()
                 .map(ToString::to_string)
                 .collect();
-            let who = if who.is_empty() {
+            let owners = if owners.is_empty() {
                 "a program that /proc does not show".to_owned()
             } else {
-                who.join("; ")
+                owners.join("; ")
             };
             format!(
-                "cannot bind {label}: already taken by {who}. Stop it, choose another port, or set `share = true` on \
+                "cannot bind {label}: already taken by {owners}. Stop it, choose another port, or set `share = true` on \
                  the route if both should have the port (every program on it needs SO_REUSEADDR then)"
             )
         }

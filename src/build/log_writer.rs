@@ -26,7 +26,7 @@ static QUEUE: LogQueue = LogQueue::new();
 
 /// Queues text that consists of whole lines.
 pub fn show(text: impl Into<String>) {
-    hand_over(text.into().into_bytes());
+    enqueue(text.into().into_bytes());
 }
 
 /// Returns a line in the format of the log.
@@ -47,16 +47,16 @@ pub fn drain(deadline: Instant) -> bool {
     QUEUE.drain(deadline)
 }
 
-/// Returns a sentence that says why the log cannot be written; `None` while it can.
+/// Returns a sentence that explains why the log cannot be written; `None` while it can be.
 pub fn last_error() -> Option<String> {
     QUEUE.state().last_error.clone()
 }
 
-fn hand_over(text: Vec<u8>) {
+fn enqueue(text: Vec<u8>) {
     if QUEUE.start() {
         QUEUE.push(text);
     } else {
-        // Without the thread the daemon exits soon. Write directly, since this text says why.
+        // Without the thread the daemon exits soon. Write directly, since this text explains the exit.
         let _ = write(&mut text.as_slice());
     }
 }
@@ -67,7 +67,7 @@ fn write(text: &mut &[u8]) -> io::Result<()> {
 }
 
 /// Returns whether a later attempt may succeed. After any other error, no process reads the log.
-fn may_pass(error: &io::Error) -> bool {
+fn is_temporary(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded
@@ -75,7 +75,7 @@ fn may_pass(error: &io::Error) -> bool {
 }
 
 fn explain(error: &io::Error) -> String {
-    if may_pass(error) {
+    if is_temporary(error) {
         format!(
             "the log cannot be written: {error}; free some space; the daemon keeps up to 1 MiB of log lines and writes them then"
         )
@@ -88,7 +88,7 @@ struct LogTarget;
 
 impl Write for LogTarget {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        hand_over(bytes.to_vec());
+        enqueue(bytes.to_vec());
         Ok(bytes.len())
     }
 
@@ -109,7 +109,7 @@ struct LogQueueState {
     bytes: usize,
     /// Number of lines dropped since the last accepted text.
     dropped: usize,
-    /// Why the last text could not be written, as a sentence.
+    /// The reason why the last text could not be written, as a sentence.
     last_error: Option<String>,
     is_started: bool,
 }
@@ -150,7 +150,7 @@ impl LogQueue {
             state.dropped += text.iter().filter(|byte| **byte == b'\n').count();
             return;
         }
-        state.tell_dropped();
+        state.report_dropped();
         state.add(text);
         self.changed.notify_all();
     }
@@ -167,7 +167,7 @@ impl LogQueue {
             let mut rest = text.as_slice();
             while let Err(error) = write(&mut rest) {
                 self.state().last_error = Some(explain(&error));
-                if !may_pass(&error) {
+                if !is_temporary(&error) {
                     break;
                 }
                 thread::sleep(RETRY);
@@ -178,7 +178,7 @@ impl LogQueue {
             }
             state.bytes -= text.len();
             if state.texts.is_empty() {
-                state.tell_dropped();
+                state.report_dropped();
             }
             self.changed.notify_all();
         }
@@ -199,7 +199,7 @@ impl LogQueueState {
         self.texts.push_back(text);
     }
 
-    fn tell_dropped(&mut self) {
+    fn report_dropped(&mut self) {
         let dropped = std::mem::take(&mut self.dropped);
         if dropped > 0 {
             let were = if dropped == 1 { "was" } else { "were" };
@@ -228,10 +228,10 @@ mod tests {
     #[test]
     fn a_blocked_reader_costs_only_lines() {
         static BLOCKED: LogQueue = LogQueue::new();
-        let (say, hear) = sync_channel(0);
+        let (sender, receiver) = sync_channel(0);
         thread::spawn(|| {
             BLOCKED.write_out(move |text| {
-                say.send(whole(text)).unwrap();
+                sender.send(whole(text)).unwrap();
                 Ok(())
             });
         });
@@ -241,55 +241,56 @@ mod tests {
             BLOCKED.push(text.as_bytes().to_vec());
         }
         assert!(!BLOCKED.drain(Instant::now() + Duration::from_millis(20)));
-        assert_eq!(hear.recv().unwrap(), "first\n");
+        assert_eq!(receiver.recv().unwrap(), "first\n");
         for _ in 0..2 {
-            assert_eq!(hear.recv().unwrap().len(), half.len());
+            assert_eq!(receiver.recv().unwrap().len(), half.len());
         }
         assert!(
-            hear.recv()
+            receiver
+                .recv()
                 .unwrap()
                 .ends_with("WARN  3 log lines were dropped because standard error was blocked\n")
         );
         assert!(BLOCKED.drain(Instant::now() + Duration::from_secs(20)));
         BLOCKED.push(b"last\n".to_vec());
-        assert_eq!(hear.recv().unwrap(), "last\n");
+        assert_eq!(receiver.recv().unwrap(), "last\n");
     }
 
     /// Lines between two stalls are not written before the report of the lines that were dropped before them.
     #[test]
-    fn what_was_dropped_is_told_in_its_place() {
+    fn drops_are_reported_in_their_place() {
         static SLOW: LogQueue = LogQueue::new();
-        let (let_go, gate) = channel::<()>();
-        let (come, came) = channel();
-        let (say, hear) = channel();
+        let (release, gate) = channel::<()>();
+        let (began, begun) = channel();
+        let (sender, receiver) = channel();
         thread::spawn(|| {
             SLOW.write_out(move |text| {
-                come.send(()).unwrap();
+                began.send(()).unwrap();
                 gate.recv().unwrap();
-                say.send(whole(text)).unwrap();
+                sender.send(whole(text)).unwrap();
                 Ok(())
             });
         });
         SLOW.push(b"first\n".to_vec());
         // The thread has taken the text, so from here on only the test changes the fill level of the queue.
-        came.recv().unwrap();
+        begun.recv().unwrap();
         let whole = "x".repeat(BYTES_MAX - 1) + "\n";
         for text in [&whole, "dropped\n"] {
             SLOW.push(text.as_bytes().to_vec());
         }
         for text in ["first\n", &whole] {
-            let_go.send(()).unwrap();
-            assert_eq!(hear.recv().unwrap(), text);
+            release.send(()).unwrap();
+            assert_eq!(receiver.recv().unwrap(), text);
         }
         while SLOW.state().bytes >= BYTES_MAX {
-            thread::yield_now(); // What was written counts until the thread is back.
+            thread::yield_now(); // The written text counts until the thread has updated the queue.
         }
         // Either the thread or the next text reports the drops, never both and never later.
         SLOW.push(b"after\n".to_vec());
         for _ in 0..2 {
-            let_go.send(()).unwrap();
+            release.send(()).unwrap();
         }
-        assert!(hear.recv().unwrap().contains("1 log line was dropped"));
-        assert_eq!(hear.recv().unwrap(), "after\n");
+        assert!(receiver.recv().unwrap().contains("1 log line was dropped"));
+        assert_eq!(receiver.recv().unwrap(), "after\n");
     }
 }

@@ -36,79 +36,90 @@ use crate::worker::event_loop::Worker;
 use crate::worker::listener::Listener;
 use crate::worker::upstream_sockets::{UpstreamSockets, UpstreamTarget};
 
-/// Builds all workers around the existing sockets. The workers count time from `epoch`.
+/// What workers are built from.
+#[derive(Clone, Copy)]
+pub struct BuildInputs<'a> {
+    /// The configuration to run.
+    pub config: &'a Config,
+    /// The plan of the configuration.
+    pub plan: &'a Plan,
+    /// The queue of lines for standard output.
+    pub output: &'a Sender<Job>,
+    /// The moment from which the workers count time.
+    pub epoch: Instant,
+}
+
+/// Builds all workers around the existing sockets.
 ///
 /// # Errors
 ///
 /// Returns a [`BuildError`] with cause and cure if a socket cannot be opened, bound or joined, or if a handler cannot
 /// be built. No new socket stays bound then.
 pub fn build(
-    config: &Config,
-    plan: &Plan,
-    output: &Sender<Job>,
+    inputs: BuildInputs<'_>,
     lent_sockets: LentSockets,
-    epoch: Instant,
 ) -> Result<Vec<(Worker, Handle)>, BuildError> {
+    let BuildInputs { config, plan, .. } = inputs;
     probe(plan, &lent_sockets)?;
     let targets = targets::of(config, plan);
-    let hands = || -> Result<Vec<Hands>, BuildError> {
+    let actors = || -> Result<Vec<WorkerActors>, BuildError> {
         (0..plan.workers)
-            .map(|number| hands(config, plan, output, &targets, number))
+            .map(|number| build_actors(inputs, &targets, number))
             .collect()
     };
-    // The existing sockets serve already. A new socket beside them may receive datagrams at once, which would be lost
-    // if a later step failed: bind it last. At the start no socket serves yet, and upstream sockets might be given the
-    // very ports that are to be bound: bind listeners first.
-    let (listeners, hands) = if lent_sockets.is_empty() {
-        (bind_all(&config.daemon, plan, lent_sockets)?, hands()?)
+    // If sockets serve already, bind the new ones last. A new socket beside them may receive datagrams at once, which
+    // would be lost if a later step failed. If none serves yet, bind the listeners first. The kernel might otherwise
+    // give their ports to upstream sockets.
+    let (listeners, actors) = if lent_sockets.is_empty() {
+        (bind_all(&config.daemon, plan, lent_sockets)?, actors()?)
     } else {
-        let hands = hands()?;
-        (bind_all(&config.daemon, plan, lent_sockets)?, hands)
+        let actors = actors()?;
+        (bind_all(&config.daemon, plan, lent_sockets)?, actors)
     };
-    let numbered = listeners.into_iter().zip(hands).enumerate();
+    let numbered = listeners.into_iter().zip(actors).enumerate();
     numbered
-        .map(|(number, (listeners, hands))| {
-            build_worker(config, plan, listeners, hands, epoch, number)
-        })
+        .map(|(number, (listeners, actors))| build_worker(inputs, listeners, actors, number))
         .collect()
 }
 
-/// Everything that a worker acts with, except its listeners.
-struct Hands {
+/// The handlers of a worker, and the sockets that they send through.
+struct WorkerActors {
     handlers: Vec<Box<dyn Handler>>,
     upstream_sockets: UpstreamSockets,
 }
 
-fn hands(
-    config: &Config,
-    plan: &Plan,
-    output: &Sender<Job>,
+fn build_actors(
+    inputs: BuildInputs<'_>,
     targets: &[UpstreamTarget],
     number: usize,
-) -> Result<Hands, BuildError> {
+) -> Result<WorkerActors, BuildError> {
     let upstream_sockets = UpstreamSockets::new(targets.to_vec());
     let mut context = WorkerBuildContext {
-        upstreams: &plan.upstreams,
-        output,
+        upstreams: &inputs.plan.upstreams,
+        output: inputs.output,
         number,
         handler: HandlerId(0),
         upstream_sockets,
     };
-    let handlers = build_handlers(config, &mut context)?;
-    Ok(Hands {
+    let handlers = build_handlers(inputs.config, &mut context)?;
+    Ok(WorkerActors {
         handlers,
         upstream_sockets: context.upstream_sockets,
     })
 }
 
 fn build_worker(
-    config: &Config,
-    plan: &Plan,
+    inputs: BuildInputs<'_>,
     listeners: Vec<Listener>,
-    hands: Hands,
-    epoch: Instant,
+    actors: WorkerActors,
     number: usize,
 ) -> Result<(Worker, Handle), BuildError> {
+    let BuildInputs {
+        config,
+        plan,
+        epoch,
+        ..
+    } = inputs;
     let routing = |listener: &Listener| {
         let planned = &plan.listeners[listener.slot.listener.index()];
         let claim = planned.claim(listener.slot.index);
@@ -119,10 +130,10 @@ fn build_worker(
         }
     };
     let routings = listeners.iter().map(routing).collect();
-    let Hands {
+    let WorkerActors {
         handlers,
         upstream_sockets,
-    } = hands;
+    } = actors;
     let routes = config
         .routes
         .iter()

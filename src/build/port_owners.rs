@@ -74,7 +74,7 @@ pub fn find(address: SocketAddr) -> Vec<PortOwner> {
 }
 
 /// Returns all sockets on the selected ports.
-pub fn sockets(is_wanted: impl Fn(u16) -> bool) -> Vec<BoundSocket> {
+pub fn sockets(is_selected: impl Fn(u16) -> bool) -> Vec<BoundSocket> {
     let mut sockets = Vec::new();
     for (file, v6) in [("/proc/net/udp", false), ("/proc/net/udp6", true)] {
         // A kernel without IPv6 has no such file.
@@ -87,7 +87,7 @@ pub fn sockets(is_wanted: impl Fn(u16) -> bool) -> Vec<BoundSocket> {
         sockets.extend(
             lines
                 .filter_map(|line| parse(&line, v6))
-                .filter(|socket| is_wanted(socket.address.port())),
+                .filter(|socket| is_selected(socket.address.port())),
         );
     }
     sockets
@@ -127,16 +127,16 @@ fn parse_address(text: &str, v6: bool) -> Option<SocketAddr> {
 }
 
 /// Returns whether one datagram could match both addresses. An IPv6 wildcard may include IPv4 (ipv6(7), IPV6_V6ONLY).
-pub fn overlaps(bound: SocketAddr, wanted: SocketAddr) -> bool {
-    let same_family = bound.is_ipv4() == wanted.is_ipv4();
-    let wildcard = bound.ip().is_unspecified() || (wanted.ip().is_unspecified() && same_family);
-    bound.port() == wanted.port()
-        && (bound.ip() == wanted.ip() || (wildcard && (same_family || bound.is_ipv6())))
+pub fn overlaps(bound: SocketAddr, address: SocketAddr) -> bool {
+    let same_family = bound.is_ipv4() == address.is_ipv4();
+    let wildcard = bound.ip().is_unspecified() || (address.ip().is_unspecified() && same_family);
+    bound.port() == address.port()
+        && (bound.ip() == address.ip() || (wildcard && (same_family || bound.is_ipv6())))
 }
 
-/// Returns id and name of the process that has the socket open.
+/// Returns the id and the name of a process that has the socket open.
 pub fn owner(inode: u64) -> Option<(u32, String)> {
-    let wanted = format!("socket:[{inode}]");
+    let target = format!("socket:[{inode}]");
     for entry in fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = entry
             .file_name()
@@ -149,7 +149,7 @@ pub fn owner(inode: u64) -> Option<(u32, String)> {
             continue;
         };
         let holds = |fd: fs::DirEntry| {
-            fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str() == wanted.as_str())
+            fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str() == target.as_str())
         };
         if descriptors.flatten().any(holds) {
             let program = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
@@ -168,11 +168,11 @@ mod tests {
     fn finds_this_process() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        for wanted in [
+        for overlapping in [
             address,
             SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()),
         ] {
-            let found = find(wanted);
+            let found = find(overlapping);
             assert!(found.iter().any(|port_owner| {
                 port_owner
                     .process

@@ -63,7 +63,7 @@ impl ServiceManager {
     /// Returns the error of the kernel if the notification cannot be sent.
     pub fn ready(&self, process: u32, status: &str) -> io::Result<()> {
         let status = one_line(status);
-        self.tell(&[
+        self.notify(&[
             NotifyState::MainPid(process),
             NotifyState::Ready,
             NotifyState::Status(&status),
@@ -78,7 +78,7 @@ impl ServiceManager {
     ///
     /// Returns the error of the kernel if the notification cannot be sent.
     pub fn main_process(&self, process: u32) -> io::Result<()> {
-        self.tell(&[NotifyState::MainPid(process)])
+        self.notify(&[NotifyState::MainPid(process)])
     }
 
     /// Reports that a reload has begun. A call of [`ServiceManager::ready`] must follow.
@@ -87,7 +87,7 @@ impl ServiceManager {
     ///
     /// Returns the error of the kernel if the notification cannot be sent, or if the clock cannot be read.
     pub fn reloading(&self) -> io::Result<()> {
-        self.tell(&[NotifyState::Reloading, NotifyState::monotonic_usec_now()?])
+        self.notify(&[NotifyState::Reloading, NotifyState::monotonic_usec_now()?])
     }
 
     /// Reports that the daemon is about to exit.
@@ -96,16 +96,16 @@ impl ServiceManager {
     ///
     /// Returns the error of the kernel if the notification cannot be sent.
     pub fn stopping(&self) -> io::Result<()> {
-        self.tell(&[NotifyState::Stopping])
+        self.notify(&[NotifyState::Stopping])
     }
 
-    /// Reports that the daemon is alive. It is due after half of [`watchdog_interval`].
+    /// Reports that the daemon is alive. The report is due after half of [`watchdog_interval`].
     ///
     /// # Errors
     ///
     /// Returns the error of the kernel if the notification cannot be sent.
     pub fn alive(&self) -> io::Result<()> {
-        self.tell(&[NotifyState::Watchdog])
+        self.notify(&[NotifyState::Watchdog])
     }
 
     /// Stores descriptors for the next process, all under one name. A descriptor that is already stored is not stored
@@ -137,7 +137,7 @@ impl ServiceManager {
         )
     }
 
-    fn tell(&self, states: &[NotifyState<'_>]) -> io::Result<()> {
+    fn notify(&self, states: &[NotifyState<'_>]) -> io::Result<()> {
         self.send(
             &states.iter().map(ToString::to_string).collect::<Vec<_>>(),
             &[],
@@ -164,7 +164,7 @@ pub fn log_error(sent: io::Result<()>) {
     }
 }
 
-/// Replaces line breaks, since a line break would begin another assignment.
+/// Replaces control characters, since a line break would begin another assignment.
 fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }

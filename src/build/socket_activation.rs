@@ -18,8 +18,8 @@ use crate::plan::identity::ListenerKey;
 /// The prefix of the names of stored sockets.
 const PREFIX: &str = "udispatch-";
 
-/// Returns the name under which a listener's sockets are stored. It is equal in every process and version that gives
-/// the key the same meaning.
+/// Returns the name under which a listener's sockets are stored. It is equal in every process and version in which the
+/// key has the same meaning.
 pub fn name(key: &ListenerKey) -> String {
     // A key of addresses and numbers can always be serialized.
     let text = serde_json::to_vec(key).unwrap_or_default();
@@ -35,7 +35,7 @@ pub fn take(listeners: &[ListenerPlan]) -> (LentSockets, Vec<String>) {
         .map(|(_, name)| name.clone())
         .filter(|name| name.starts_with(PREFIX))
         .collect();
-    let (lent_sockets, mut words) = assign(passed, listeners);
+    let (lent_sockets, mut messages) = assign(passed, listeners);
     let known: HashSet<String> = listeners
         .iter()
         .map(|listener| name(&listener.key()))
@@ -46,11 +46,11 @@ pub fn take(listeners: &[ListenerPlan]) -> (LentSockets, Vec<String>) {
             .try_for_each(|name| manager.forget(name))
     });
     if let Err(error) = forgotten {
-        words.push(format!(
-            "cannot tell the service manager which sockets are no longer needed: {error}"
+        messages.push(format!(
+            "cannot notify the service manager of sockets that are no longer needed: {error}"
         ));
     }
-    (lent_sockets, words)
+    (lent_sockets, messages)
 }
 
 /// Assigns each socket to the listener that it fits.
@@ -59,7 +59,7 @@ pub fn assign(
     listeners: &[ListenerPlan],
 ) -> (LentSockets, Vec<String>) {
     let mut listeners = ListenerMatcher::new(listeners);
-    let (mut lent_sockets, mut words) = (LentSockets::default(), Vec::new());
+    let (mut lent_sockets, mut messages) = (LentSockets::default(), Vec::new());
     for (fd, name) in passed {
         let fitted = identify(fd)
             .map_err(|unfit| unfit.to_string())
@@ -67,12 +67,12 @@ pub fn assign(
         match fitted {
             Ok(Some((key, found))) => lent_sockets.add(key, found.socket),
             Ok(None) => {}
-            Err(why) => words.push(format!(
+            Err(why) => messages.push(format!(
                 "the socket `{name}` from the service manager is not used: {why}"
             )),
         }
     }
-    (lent_sockets, words)
+    (lent_sockets, messages)
 }
 
 /// The listeners that sockets are assigned to.
@@ -82,7 +82,8 @@ struct ListenerMatcher {
     by_address: HashMap<std::net::SocketAddr, ListenerKey>,
     /// The listeners with a single socket that already have it.
     taken: HashSet<ListenerKey>,
-    /// The socket cookies seen so far. A socket that a socket unit passes and that was stored too comes twice.
+    /// The socket cookies seen so far. A socket from a socket unit that was stored
+    /// as well is passed twice.
     seen: HashSet<u64>,
 }
 
@@ -100,7 +101,7 @@ impl ListenerMatcher {
         }
     }
 
-    /// Returns the listener that a socket fits; nothing if the socket has come before.
+    /// Returns the listener that a socket fits; `None` if the socket was passed before.
     fn fit(
         &mut self,
         found: Identified,
@@ -177,16 +178,16 @@ impl Store {
         if !self.manager.is_there() {
             return Ok(());
         }
-        let wanted: HashMap<String, &[BorrowedFd<'_>]> = sockets
+        let current: HashMap<String, &[BorrowedFd<'_>]> = sockets
             .iter()
             .map(|(key, fds)| (name(key), fds.as_slice()))
             .collect();
         // Remove old sockets first, since the store has a limit (`FileDescriptorStoreMax=`).
-        let gone = |name: &str, count: usize| wanted.get(name).is_none_or(|fds| fds.len() < count);
+        let gone = |name: &str, count: usize| current.get(name).is_none_or(|fds| fds.len() < count);
         for (name, _) in self.kept.extract_if(|name, count| gone(name, *count)) {
             self.manager.forget(&name)?;
         }
-        for (name, fds) in wanted {
+        for (name, fds) in current {
             self.manager.store(&name, fds)?;
             self.kept.insert(name, fds.len());
         }

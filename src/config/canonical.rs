@@ -95,7 +95,7 @@ mod tests {
 
     use super::*;
 
-    fn of(document: &str) -> String {
+    fn canonical(document: &str) -> String {
         text(
             DeTable::parse(document)
                 .unwrap_or_else(|error| panic!("{document}\n{error}"))
@@ -131,29 +131,29 @@ mod tests {
 
     /// Order, comments, kinds of quotes, radix and inline tables do not change the text. Different values do.
     #[test]
-    fn what_says_the_same_is_the_same() {
+    fn equal_meaning_has_equal_text() {
         let one = "b = 0x1F # why\na = 'x\\y'\n[to]\nport = 1_000\nfar.away = true\n";
         let other = "\na = \"x\\\\y\"\nto = { far = { away = true },   port = 1000 }\nb = 31";
-        assert_eq!(of(one), of(other));
+        assert_eq!(canonical(one), canonical(other));
         assert_eq!(
-            of(one),
+            canonical(one),
             "a = \"x\\\\y\"\nb = 31\nto = { far = { away = true }, port = 1000 }"
         );
-        assert_ne!(of(one), of(&other.replace("31", "32")));
+        assert_ne!(canonical(one), canonical(&other.replace("31", "32")));
         assert_ne!(
-            of("a = 1"),
-            of("a = 1.0"),
-            "what is of another type is not the same"
+            canonical("a = 1"),
+            canonical("a = 1.0"),
+            "a value of another type has another meaning"
         );
         assert_eq!(
-            of("f = [1.50, -inf, +nan, 1e3]"),
+            canonical("f = [1.50, -inf, +nan, 1e3]"),
             "f = [1.5, -inf, nan, 1000.0]"
         );
         assert_eq!(
-            of("\"a b\" = \"\\u007F\\e\""),
+            canonical("\"a b\" = \"\\u007F\\e\""),
             "\"a b\" = \"\\u007f\\u001b\""
         );
-        assert_eq!(of(""), "");
+        assert_eq!(canonical(""), "");
     }
 
     fn value() -> impl Strategy<Value = String> {
@@ -191,12 +191,12 @@ mod tests {
         /// Canonical text parses to the meaning of the document that it was made from, and its own canonical text is
         /// equal to it.
         #[test]
-        fn it_reads_again(keys in prop::collection::btree_map(any::<String>(), value(), 0..6)) {
+        fn canonical_text_parses_again(keys in prop::collection::btree_map(any::<String>(), value(), 0..6)) {
             let lines = keys.iter().map(|(key, value)| format!("{} = {value}\n", show_string(key)));
             let document: String = lines.collect();
-            let shown = of(&document);
+            let shown = canonical(&document);
             prop_assert_eq!(meaning_of(&shown), meaning_of(&document));
-            prop_assert_eq!(of(&shown), shown);
+            prop_assert_eq!(canonical(&shown), shown);
         }
     }
 }

@@ -90,7 +90,7 @@ const WORKERS_FORM: Form = Form::OneOf(&[
 
 const BUFFER_BYTES: RangeInclusive<u64> = BUFFER_BYTES_MIN..=BUFFER_BYTES_MAX;
 
-const CONTROL_WANTED: &str = "the path of a unix socket between quotes, or false for none";
+const CONTROL_VALUES: &str = "the path of a unix socket between quotes, or false for none";
 
 const LEVELS: [(&str, LevelFilter); 6] = [
     ("off", LevelFilter::Off),
@@ -203,10 +203,10 @@ fn control(value: Value<'_>) -> Result<ControlSocket, Mistake> {
     match value.inner() {
         DeValue::Boolean(false) => Ok(ControlSocket::Off),
         DeValue::Boolean(true) => Err(value
-            .expected(CONTROL_WANTED)
+            .expected(CONTROL_VALUES)
             .hint("leave the key out to get a control socket at the default path")),
         DeValue::String(_) => socket_name(value).map(ControlSocket::Path),
-        _ => Err(value.expected(CONTROL_WANTED)),
+        _ => Err(value.expected(CONTROL_VALUES)),
     }
 }
 
@@ -229,11 +229,11 @@ fn workers(value: Value<'_>) -> Result<Workers, Mistake> {
         return Ok(Workers::Auto);
     }
     let counts = 1..=WORKERS_MAX;
-    let wanted = format!("\"auto\" or {}", whole_number(&counts));
+    let accepted = format!("\"auto\" or {}", whole_number(&counts));
     let count = integer(counts)(value).ok().and_then(NonZeroUsize::new);
     count
         .map(Workers::Count)
-        .ok_or_else(|| value.expected(&wanted))
+        .ok_or_else(|| value.expected(&accepted))
 }
 
 #[cfg(test)]

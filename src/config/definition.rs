@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::diagnostics::{Mistake, listed};
 use super::value::{show_duration, show_size};
 
-/// The definition of one key of a table, whatever the type of its values.
+/// The definition of one key of a table, without the type of its values.
 pub trait AnySetting: Sync {
     /// Returns the name of the key.
     fn key(&self) -> &'static str;
@@ -15,7 +15,7 @@ pub trait AnySetting: Sync {
     /// Returns the former name of the key, which files may still use; `None` if it was never renamed.
     fn former_key(&self) -> Option<&'static str>;
 
-    /// Returns the accepted values; of a list, those of one element.
+    /// Returns the accepted values. For a list, these are the values of one element.
     fn form(&self) -> &Form;
 
     /// Returns whether the key accepts a list of values as well as a single one.
@@ -29,8 +29,8 @@ pub trait AnySetting: Sync {
     /// Returns the meaning of the key, in one line.
     fn meaning(&self) -> &'static str;
 
-    /// Checks a value in the notation of the file, such as `"60s"`; of a list, one element. Tables are read elsewhere
-    /// and cannot be checked.
+    /// Checks a value in the notation of the file, such as `"60s"`. For a list, the value is one element. Tables are
+    /// read elsewhere and cannot be checked.
     ///
     /// # Errors
     ///
@@ -69,7 +69,7 @@ pub enum DefaultText {
     Required,
     /// A value, in the notation of the file.
     Value(String),
-    /// What these words say; empty if there is nothing to say.
+    /// A description in words of what applies; may be empty.
     Words(String),
 }
 

@@ -14,7 +14,7 @@ use super::limits::{RECOVERY_BYTES_MAX, ROUTES_MAX, TESTS_MAX};
 use super::problem::{Problem, Problems};
 use super::route::RouteDraft;
 use super::section::Section;
-use super::source::SourceFile;
+use super::source::{Placed, SourceFile};
 use super::{Config, Daemon, Kind, daemon, route, route_checks, test};
 
 const MINIMAL: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"";
@@ -27,7 +27,7 @@ const MINIMAL: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"
 pub(super) fn parse(source: SourceFile, kinds: &[Kind]) -> Result<Config, Problems> {
     let mut problems = Problems::new(source.clone());
     let (document, errors) = tables(source.text());
-    for error in without_echoes(source.text(), errors) {
+    for error in without_consequences(source.text(), errors) {
         problems.push(syntax(&source, &error));
     }
     if problems.errors() > 0 {
@@ -78,10 +78,10 @@ fn tables(text: &str) -> (Spanned<DeTable<'_>>, Vec<toml::de::Error>) {
 }
 
 /// Removes the errors that only follow from another one. If a table is defined twice, its keys are repeated as well.
-fn without_echoes(text: &str, errors: Vec<toml::de::Error>) -> Vec<toml::de::Error> {
+fn without_consequences(text: &str, errors: Vec<toml::de::Error>) -> Vec<toml::de::Error> {
     let headers = headers(text);
     let mut repeated = None;
-    let mut is_echo = |error: &toml::de::Error| {
+    let mut is_consequence = |error: &toml::de::Error| {
         let at = error
             .span()
             .filter(|_| error.message().contains("duplicate key"));
@@ -97,7 +97,10 @@ fn without_echoes(text: &str, errors: Vec<toml::de::Error>) -> Vec<toml::de::Err
             _ => repeated == Some(above),
         }
     };
-    errors.into_iter().filter(|error| !is_echo(error)).collect()
+    errors
+        .into_iter()
+        .filter(|error| !is_consequence(error))
+        .collect()
 }
 
 /// Returns the byte ranges of the lines that begin a table, or that look as if they did.
@@ -144,7 +147,11 @@ fn read_daemon(document: &DeTable<'_>, problems: &mut Problems) -> Daemon {
         problems.push(problem.hint("write [daemon] once, with its keys below it"));
         return Daemon::default();
     };
-    let mut section = Section::new("[daemon]", table, value.span(), daemon::SETTINGS, problems);
+    let table = Placed {
+        value: table,
+        at: value.span(),
+    };
+    let mut section = Section::new("[daemon]", table, daemon::SETTINGS, problems);
     let daemon = Daemon::read(&mut section);
     section.finish();
     daemon
@@ -213,7 +220,11 @@ fn read_route(
         problems.push(Problem::error(value.span(), "a route is a table").hint(MINIMAL));
         return None;
     };
-    let mut section = Section::new("[[route]]", table, value.span(), route::SETTINGS, problems);
+    let table = Placed {
+        value: table,
+        at: value.span(),
+    };
+    let mut section = Section::new("[[route]]", table, route::SETTINGS, problems);
     let draft = route::read(&mut section, handlers);
     section.finish();
     draft
@@ -253,7 +264,11 @@ fn read_test(value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Option<te
         );
         return None;
     };
-    let mut section = Section::new("[[test]]", table, value.span(), test::SETTINGS, problems);
+    let table = Placed {
+        value: table,
+        at: value.span(),
+    };
+    let mut section = Section::new("[[test]]", table, test::SETTINGS, problems);
     let draft = test::read(&mut section);
     section.finish();
     draft
@@ -273,11 +288,11 @@ fn check_tables(document: &DeTable<'_>, problems: &mut Problems) {
             format!("the key {} is in no table", quoted(name))
         };
         let problem = Problem::error(key.span(), message);
-        problems.push(problem.hint(belongs(name, value.get_ref())));
+        problems.push(problem.hint(placement_hint(name, value.get_ref())));
     }
 }
 
-fn belongs(name: &str, value: &DeValue<'_>) -> String {
+fn placement_hint(name: &str, value: &DeValue<'_>) -> String {
     let tables = "the tables are [daemon], [[route]], [handler.NAME] and [[test]]";
     if !value.is_table() && has_key(daemon::SETTINGS, name) {
         return format!("`{name}` belongs below [daemon]");

@@ -84,16 +84,8 @@ pub(super) fn read(
     let mut read: Vec<(Placed<IpNet>, Duration)> = Vec::with_capacity(entries.len());
     for (prefix, value) in entries {
         let every = section.parse(&EXPECT_EVERY, value);
-        let source = match source_of(prefix.value) {
-            Ok(source) => Placed {
-                value: source,
-                at: prefix.at,
-            },
-            Err(mistake) => {
-                let message = format!("`{KEY}`: {}", mistake.message);
-                section.report(Problem::error(prefix.at, message).maybe_hint(mistake.hint));
-                continue;
-            }
+        let Some(source) = read_prefix(section, prefix) else {
+            continue;
         };
         if let Some((first, _)) = read.iter().find(|(other, _)| other.value == source.value) {
             let problem = Problem::error(source.at, format!("`{KEY}`: the same source twice"));
@@ -110,6 +102,18 @@ pub(super) fn read(
             every,
         })
         .collect()
+}
+
+/// Reads a prefix of sources. If it is malformed, reports that and returns `None`.
+fn read_prefix(section: &mut Section<'_>, prefix: Placed<&str>) -> Option<Placed<IpNet>> {
+    let Placed { value, at } = prefix;
+    match source_of(value) {
+        Ok(value) => Some(Placed { value, at }),
+        Err(mistake) => {
+            section.report(Problem::with_value(KEY, at, mistake));
+            None
+        }
+    }
 }
 
 /// Reports a prefix from which no datagram can arrive. It would raise an alarm that never ends.

@@ -114,7 +114,7 @@ impl<'k> Registry<'k> {
         problems: &mut Problems,
     ) {
         let DeValue::Table(table) = value.get_ref() else {
-            let problem = Problem::error(name.at, lone_key(name.value));
+            let problem = Problem::error(name.at, not_a_table(name.value));
             problems.push(problem.hint("write a table [handler.NAME] with kind = \"...\" in it"));
             return;
         };
@@ -139,10 +139,14 @@ impl<'k> Registry<'k> {
     ) -> Option<NamedHandler> {
         let title = format!("[handler.{}]", quoted(name.value).trim_matches('"'));
         let Some(kind) = self.kind_of(&title, table, &at, problems) else {
-            return None; // Which keys it may have is unknown without its kind.
+            return None; // Without the kind, the accepted keys are unknown.
         };
         let before = problems.errors();
-        let section = Section::new(title, table, at.clone(), kind.settings, problems);
+        let placed = Placed {
+            value: table,
+            at: at.clone(),
+        };
+        let section = Section::new(title, placed, kind.settings, problems);
         let mut section = section.with_first_key("kind");
         let spec = (kind.read)(&mut section);
         section.finish();
@@ -340,9 +344,13 @@ fn implicit(kind: Kind, at: &Range<usize>, problems: &mut Problems) -> Option<Na
         return None;
     }
     let empty = DeTable::new();
+    let table = Placed {
+        value: &empty,
+        at: at.clone(),
+    };
     let mut found = Problems::new(problems.source().clone());
     let name = quoted(kind.name);
-    let mut section = Section::new(name, &empty, at.clone(), kind.settings, &mut found);
+    let mut section = Section::new(name, table, kind.settings, &mut found);
     let spec = (kind.read)(&mut section);
     if let Some(problem) = found.iter().next() {
         let message = format!("`handler`: {}", problem.message);
@@ -365,7 +373,7 @@ fn unexplained(kind: Kind, at: Range<usize>) -> Problem {
     Problem::error(
         at,
         format!(
-            "the kind {} rejects these settings without a reason, which is a bug of the kind",
+            "the kind {} rejects these settings without a reason, which is a bug in the kind",
             quoted(kind.name)
         ),
     )
@@ -381,7 +389,7 @@ fn example_table(kind: &Kind) -> String {
     rest.fold(header, |text, line| format!("{text}\n{line}"))
 }
 
-fn lone_key(name: &str) -> String {
+fn not_a_table(name: &str) -> String {
     format!(
         "`handler.{}` is not a table",
         quoted(name).trim_matches('"')

@@ -156,7 +156,7 @@ mod tests {
 
     /// Each reason why a file cannot be read is explained in words, with the file's name.
     #[test]
-    fn says_why_a_file_cannot_be_read() {
+    fn explains_why_a_file_cannot_be_read() {
         let dir = tempfile::tempdir().expect("a directory");
         let missing = dir.path().join("missing.toml");
         assert!(why(&missing).contains("missing.toml: there is no such file"));

@@ -9,13 +9,13 @@
 //!
 //! A [`Config`] holds no contradiction. Every mistake that is visible in the file alone has been rejected, all of them
 //! at once. What depends on the machine (addresses, interfaces, host names, other files) is checked by the rooms above,
-//! which can still point at the line that asks for it.
+//! which can still point at the line in question.
 //!
 //! Reading order: `document.rs` parses the file, `section.rs` reads one table, and `value/` reads one value.
 //! `route.rs`, `handlers.rs`, `daemon.rs` and `test.rs` define what the tables mean, and `route_checks.rs` compares
 //! routes. `problem.rs` and `render.rs` report problems. `canonical.rs` decides which tables have equal meaning.
 //! `setting.rs` defines keys: their values, defaults and meanings. The help and, through `schema.rs`, editors see them
-//! as `definition.rs` describes. The kinds of handlers are passed in: this room knows none by name.
+//! as `definition.rs` describes. The kinds of handlers are passed in; no file of this room names one.
 
 pub mod canonical;
 mod configuration;

@@ -1,7 +1,7 @@
 //! Problems of a file, which are reported together: each with its place, the line, a caret and a hint.
 //!
-//! This module knows neither TOML nor routes. `render.rs` draws the problems; the code that finds a problem writes
-//! its message.
+//! This module depends neither on TOML nor on routes. `render.rs` draws the problems; the code that finds a problem
+//! writes its message.
 
 use std::ops::Range;
 
@@ -188,7 +188,7 @@ mod tests {
 
     /// All problems are reported together in the order of the file, whatever the order in which they were found.
     #[test]
-    fn tells_all_in_the_order_of_the_file() {
+    fn reports_all_in_the_order_of_the_file() {
         let found = problems(
             "one\ntwo\n",
             [

@@ -85,7 +85,7 @@ const HANDLER: ListSetting<Placed<String>, Required> = Setting::custom(
 .meaning("handlers of each datagram; of a list, each handler gets it, in this order")
 .list();
 
-/// Destinations whose datagrams are given to the same handlers.
+/// Destinations whose datagrams go to the same handlers.
 #[derive(Debug, Clone)]
 pub struct Route {
     /// The name of the route in messages and metrics: from the file, or made from the destination. It is unique.
@@ -185,8 +185,8 @@ fn check_link_local(section: &mut Section<'_>, destination: &Placed<Destination>
     }
 }
 
-/// Reports a source that no destination has the family of, and a destination that no source has the family of. Where
-/// both exist, they have the same cause, and only the source is reported.
+/// Reports a source of a family that no destination has, and a destination of a family that no source has. Where both
+/// exist, they have the same cause, and only the source is reported.
 fn check_families(
     section: &mut Section<'_>,
     destinations: &[Placed<Destination>],
@@ -221,7 +221,7 @@ fn check_repeated(section: &mut Section<'_>, sources: &[Placed<IpNet>]) {
     let mut seen = HashMap::new();
     for source in sources {
         if let Some(first) = seen.insert(source.value, &source.at) {
-            let problem = Problem::error(source.at.clone(), "`source`: the same one twice");
+            let problem = Problem::error(source.at.clone(), "`source`: the same source twice");
             section.report(problem.and_at(first.clone(), "first here"));
         }
     }

@@ -61,11 +61,10 @@ pub struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// Begins to read the table `name` at the byte range `at`, which may have the keys of these settings and no others.
+    /// Begins to read the table `name`, which may have the keys of these settings and no others.
     pub(super) fn new(
         name: impl Into<String>,
-        table: &'a DeTable<'a>,
-        at: Range<usize>,
+        table: Placed<&'a DeTable<'a>>,
         settings: SettingTable,
         problems: &'a mut Problems,
     ) -> Section<'a> {
@@ -74,15 +73,15 @@ impl<'a> Section<'a> {
             .filter_map(|setting| Some((setting.former_key()?, setting.key())));
         Section {
             name: name.into(),
-            table,
-            at,
+            table: table.value,
+            at: table.at,
             keys: settings.iter().map(|setting| setting.key()).collect(),
             former_keys: former.collect(),
             problems,
         }
     }
 
-    /// Says that the table may also have a key that has been read before. The key is presented as the first one.
+    /// Permits one more key, which has been read before. Messages list it as the first key.
     pub(super) fn with_first_key(mut self, key: &'static str) -> Section<'a> {
         self.keys.insert(0, key);
         self
@@ -201,13 +200,11 @@ impl<'a> Section<'a> {
             return self.keep(key, value.at(), Err(value.expected("a table")));
         };
         let name = format!("`{key}` of {}", self.name);
-        let mut section = Section::new(
-            name,
-            table,
-            value.at(),
-            setting.inner(),
-            &mut *self.problems,
-        );
+        let table = Placed {
+            value: table,
+            at: value.at(),
+        };
+        let mut section = Section::new(name, table, setting.inner(), &mut *self.problems);
         let result = read(&mut section);
         section.finish();
         result

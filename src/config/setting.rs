@@ -34,8 +34,8 @@ use super::definition::{AnySetting, DefaultText, Form, WordList};
 use super::diagnostics::Mistake;
 use super::value::{self, Rate, Value, show_duration, show_size};
 
-/// The definition of one key whose values are `T`. `D` says what applies if the key is absent: [`Fixed`], [`Capped`],
-/// [`Optional`] or [`Required`].
+/// The definition of one key whose values are `T`. `D` defines what applies if the key is absent: [`Fixed`],
+/// [`Capped`], [`Optional`] or [`Required`].
 pub struct Setting<T: 'static, D = Fixed<T>> {
     /// The name of the key.
     pub key: &'static str,
@@ -61,14 +61,14 @@ pub struct Fixed<T> {
     written: Option<&'static str>,
 }
 
-/// If the key is absent, this value applies, or that of another key if it is less.
+/// If the key is absent, this value applies, or the value of another key if that is less.
 #[derive(Debug, Clone, Copy)]
 pub struct Capped<T> {
     value: T,
     other_key: &'static str,
 }
 
-/// The key may be absent. The text says what applies then.
+/// The key may be absent. The text describes what applies then.
 #[derive(Debug, Clone, Copy)]
 pub struct Optional {
     text: &'static str,
@@ -80,8 +80,8 @@ pub struct Optional {
 #[derive(Debug, Clone, Copy)]
 pub struct Required;
 
-/// The definition does not say yet what applies if the key is absent. Such a setting can neither be read nor stand in
-/// a table.
+/// The definition does not state yet what applies if the key is absent. Such a setting can neither be read nor be part
+/// of a table.
 #[derive(Debug, Clone, Copy)]
 pub struct Undecided;
 
@@ -243,7 +243,7 @@ impl<T> Setting<T, Undecided> {
         begin(key, form, Parser::Custom(parser))
     }
 
-    /// Says that `value` applies if the key is absent. A setting with a parser of its own needs
+    /// Sets the value that applies if the key is absent. A setting with a parser of its own needs
     /// [`Setting::default_as`] instead.
     pub const fn default(self, value: T) -> Setting<T, Fixed<T>>
     where
@@ -253,7 +253,7 @@ impl<T> Setting<T, Undecided> {
         self.decide(Fixed { value, written })
     }
 
-    /// Says that `value`, which the file would write as `written`, applies if the key is absent.
+    /// Sets the value that applies if the key is absent. The file would write it as `written`.
     pub const fn default_as(self, value: T, written: &'static str) -> Setting<T, Fixed<T>>
     where
         T: Copy,
@@ -262,7 +262,7 @@ impl<T> Setting<T, Undecided> {
         self.decide(Fixed { value, written })
     }
 
-    /// Says that `value` applies if the key is absent, or the value of `other_key` if that is less.
+    /// Sets the value that applies if the key is absent. The value of `other_key` applies instead if it is less.
     pub const fn capped(self, value: T, other_key: &'static str) -> Setting<T, Capped<T>>
     where
         T: Copy,
@@ -270,7 +270,7 @@ impl<T> Setting<T, Undecided> {
         self.decide(Capped { value, other_key })
     }
 
-    /// Says that the key may be absent. `words` describe what applies then.
+    /// Permits the key to be absent. `words` describe what applies then.
     pub const fn optional(self, words: &'static str) -> Setting<T, Optional> {
         self.decide(Optional {
             text: words,
@@ -278,7 +278,7 @@ impl<T> Setting<T, Undecided> {
         })
     }
 
-    /// Says that the key may be absent, which has the same effect as the value that the file would write as `written`.
+    /// Permits the key to be absent. This has the same effect as the value that the file would write as `written`.
     pub const fn optional_as(self, written: &'static str) -> Setting<T, Optional> {
         self.decide(Optional {
             text: written,
@@ -286,7 +286,7 @@ impl<T> Setting<T, Undecided> {
         })
     }
 
-    /// Says that the key must be present.
+    /// Requires the key to be present.
     pub const fn required(self) -> Setting<T, Required> {
         self.decide(Required)
     }
@@ -304,12 +304,12 @@ impl<T> Setting<T, Undecided> {
 }
 
 impl<T, D: Copy> Setting<T, D> {
-    /// Says what the key means, in one line.
+    /// Sets the description of the key, in one line.
     pub const fn meaning(self, meaning: &'static str) -> Setting<T, D> {
         Setting { meaning, ..self }
     }
 
-    /// Says that files may still use the former name of the key.
+    /// Permits files to use the former name of the key.
     pub const fn formerly(self, former_key: &'static str) -> Setting<T, D> {
         Setting {
             former_key: Some(former_key),
@@ -317,7 +317,7 @@ impl<T, D: Copy> Setting<T, D> {
         }
     }
 
-    /// Says that the key accepts a list of values as well as a single one.
+    /// Makes the key accept a list of values as well as a single one.
     pub const fn list(self) -> ListSetting<T, D> {
         ListSetting {
             key: self.key,

@@ -1,7 +1,7 @@
 //! The text of one configuration file, and the line and column of each byte.
 //!
-//! The text outlives parsing, so that later steps (bind, join, connect) can point at the line that asked for what
-//! failed. This module never reads a file: `load.rs` does. Problems are in `problem.rs`.
+//! The text outlives parsing, so that later steps (bind, join, connect) can point at the line that caused a
+//! failure. This module never reads a file: `load.rs` does. Problems are in `problem.rs`.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -104,7 +104,7 @@ impl SourceFile {
         start..start + text.len()
     }
 
-    /// Returns a byte range that lies inside the text, on boundaries of characters, with its start not behind its
+    /// Returns a byte range that lies inside the text, on boundaries of characters, with its start not after its
     /// end. The TOML parser may report an offset in the middle of a character.
     pub(super) fn clamp(&self, at: Range<usize>) -> Range<usize> {
         let start = self.floor(at.start);

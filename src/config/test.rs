@@ -235,7 +235,9 @@ pub(super) fn finish(
             upstream,
         } = &mut test.expected
         {
-            (*route, *handlers, *upstream) = (found_route, ids, found_upstream);
+            *route = found_route;
+            *handlers = ids;
+            *upstream = found_upstream;
         }
         tests.push(test);
     }
@@ -254,15 +256,12 @@ fn route(
             at: name.at.clone(),
         })
     } else {
-        let otherwise = "write the route's `name`, or its label in the output of `check`";
-        problems.push(unknown(
-            "route",
-            &name.value,
-            name.at.clone(),
-            routes,
-            otherwise,
-            problems.has_room(),
-        ));
+        let candidates = Candidates {
+            key: "route",
+            names: routes,
+            hint: "write the route's `name`, or its label in the output of `check`",
+        };
+        candidates.report_unknown(name, problems);
         None
     }
 }
@@ -275,18 +274,16 @@ fn handler(
     let found = known.handlers.find(&name.value);
     if found.is_none() {
         let names: Vec<&str> = known.handlers.names().collect();
-        let otherwise = format!(
+        let hint = format!(
             "the handlers are {}",
             listed(names.iter().copied().take(20), "and")
         );
-        problems.push(unknown(
-            "handler",
-            &name.value,
-            name.at.clone(),
-            &names,
-            &otherwise,
-            problems.has_room(),
-        ));
+        let candidates = Candidates {
+            key: "handler",
+            names: &names,
+            hint: &hint,
+        };
+        candidates.report_unknown(name, problems);
     }
     found.map(|id| Placed {
         value: id,
@@ -307,40 +304,41 @@ fn check_upstream(name: &Placed<Upstream>, known: &Known<'_>, problems: &mut Pro
     }
     let all: Vec<String> = upstreams.iter().map(ToString::to_string).collect();
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
-    let otherwise = "write it as in the handler that sends to it";
-    let written = name.value.to_string();
-    problems.push(unknown(
-        "upstream",
-        &written,
-        name.at.clone(),
-        &all,
-        otherwise,
-        problems.has_room(),
-    ));
+    let candidates = Candidates {
+        key: "upstream",
+        names: &all,
+        hint: "write it as in the handler that sends to it",
+    };
+    candidates.report_unknown(name, problems);
 }
 
-fn unknown(
-    key: &str,
-    written: &str,
-    at: Range<usize>,
-    names: &[&str],
-    otherwise: &str,
-    has_room: bool,
-) -> Problem {
-    let meant = has_room
-        .then(|| did_you_mean(written, names.iter().copied()))
-        .flatten();
-    let problem = Problem::error(
-        at,
-        format!("`{key}`: there is no {key} {}", quoted(written)),
-    );
-    problem.hint(meant.unwrap_or(otherwise.to_owned()))
+/// The names that a test may write under one key.
+struct Candidates<'a> {
+    key: &'static str,
+    names: &'a [&'a str],
+    /// The hint for a name that is not close to any candidate.
+    hint: &'a str,
+}
+
+impl Candidates<'_> {
+    /// Reports that a name is none of the candidates.
+    fn report_unknown(&self, name: &Placed<impl ToString>, problems: &mut Problems) {
+        let key = self.key;
+        let written = name.value.to_string();
+        let meant = problems
+            .has_room()
+            .then(|| did_you_mean(&written, self.names.iter().copied()))
+            .flatten();
+        let message = format!("`{key}`: there is no {key} {}", quoted(&written));
+        let problem = Problem::error(name.at.clone(), message);
+        problems.push(problem.hint(meant.unwrap_or(self.hint.to_owned())));
+    }
 }
 
 /// Reads the source of a datagram: an address with or without a port.
 fn sender(value: Value<'_>) -> Result<SocketAddr, Mistake> {
-    const WANTED: &str = "an address such as \"192.0.2.1\" or \"192.0.2.1:5000\"";
-    let text = value.text(WANTED)?;
+    const ACCEPTED: &str = "an address such as \"192.0.2.1\" or \"192.0.2.1:5000\"";
+    let text = value.text(ACCEPTED)?;
     let address = match text.parse::<IpAddr>() {
         Ok(ip) => SocketAddr::new(ip, SENDER_PORT),
         Err(_) => text.parse().map_err(|_| {
@@ -372,11 +370,11 @@ fn destination(value: Value<'_>) -> Result<SocketAddr, Mistake> {
 }
 
 fn no_route(value: Value<'_>) -> Result<(), Mistake> {
-    const WANTED: &str = "a table such as { handler = \"echo\" }, or \"no_route\"";
-    match value.text(WANTED)? {
+    const ACCEPTED: &str = "a table such as { handler = \"echo\" }, or \"no_route\"";
+    match value.text(ACCEPTED)? {
         NO_ROUTE => Ok(()),
         other => Err(value
-            .expected(WANTED)
+            .expected(ACCEPTED)
             .maybe_hint(did_you_mean(other, [NO_ROUTE]))),
     }
 }

@@ -13,13 +13,13 @@ use crate::net::interfaces::Interface;
 use crate::plan::identity::Identity;
 use crate::plan::{Plan, file_tests, host::Host};
 
-/// A text that is refused has at least one error, and each problem has its place in the text and is drawn without control
-/// characters. In a text that is accepted, each handler reads again from its canonical text, as takeover requires, and the
-/// configuration can be planned for a host.
+/// Checks the parser of configuration files. A rejected text has at least one error. Each problem has its place in the
+/// text and is drawn without control characters. In an accepted text, each handler can be read again from its canonical
+/// text, as takeover requires, and the configuration can be planned for a host.
 ///
 /// # Panics
 ///
-/// If one of these properties does not hold.
+/// Panics if one of these properties does not hold.
 pub fn run(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     // The folder does not exist, so that relative paths in the text name no file.
@@ -30,7 +30,7 @@ pub fn run(bytes: &[u8]) {
             check_accepted(&config, &text);
         }
         Err(problems) => {
-            assert!(problems.errors() > 0, "a text is refused without an error");
+            assert!(problems.errors() > 0, "a text is rejected without an error");
             check_problems(&problems, &text);
         }
     }
@@ -78,14 +78,14 @@ fn check_accepted(config: &Config, text: &str) {
         .map(|upstream| (upstream.to_string(), ([192, 0, 2, 99], 53).into()))
         .collect();
     let host = host();
-    match Plan::beside(config, &host, 2, &known) {
+    match Plan::with_known_addresses(config, &host, 2, &known) {
         Ok(plan) => {
-            let outline = Identity::new(config, &plan);
-            assert_eq!(outline.upstreams(), plan.upstreams.count());
-            let json = serde_json::to_string(&outline).expect("an outline is JSON");
+            let identity = Identity::new(config, &plan);
+            assert_eq!(identity.upstreams(), plan.upstreams.count());
+            let json = serde_json::to_string(&identity).expect("an identity is JSON");
             assert_eq!(
                 serde_json::from_str::<Identity>(&json).expect("it reads back"),
-                outline
+                identity
             );
             check_problems(&file_tests::run(config, &plan, &host), text);
         }
@@ -96,7 +96,7 @@ fn check_accepted(config: &Config, text: &str) {
     }
 }
 
-/// A host with a loopback and an Ethernet interface, both with addresses of each family.
+/// Returns a host with a loopback and an Ethernet interface, both with addresses of each family.
 fn host() -> Host {
     let interface =
         |index, name: &str, v4: [u8; 4], v6: &str, broadcast: Option<[u8; 4]>| Interface {

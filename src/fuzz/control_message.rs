@@ -3,21 +3,22 @@
 use super::input::Input;
 use crate::net::control_message::{Received, SEND_BYTES, Sending, parse};
 
-/// struct cmsghdr of a message with no data and of a level that no option has.
+/// A `struct cmsghdr` without data, of a level that no option has.
 const UNKNOWN: [u8; 16] = [16, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f, 0, 0, 0, 0];
 
-/// Arbitrary bytes are read without a panic. An unknown message before them changes nothing, and a known one is read
-/// whatever follows it. What is written reads back as the same, and takes as many bytes as it says.
+/// Checks the reader and the writer of control messages. Arbitrary bytes are read without a panic. An unknown message
+/// before them changes nothing, and a known one is read whatever follows it. Written messages are read back as the
+/// same, and are as long as their headers state.
 ///
 /// # Panics
 ///
-/// If one of these properties does not hold.
+/// Panics if one of these properties does not hold.
 pub fn run(bytes: &[u8]) {
     let received = parse(bytes);
     assert_eq!(
         parse(&[&UNKNOWN, bytes].concat()),
         received,
-        "an unknown message is passed over"
+        "an unknown message is skipped"
     );
     round_trip(bytes);
 }
@@ -36,13 +37,13 @@ fn round_trip(bytes: &[u8]) {
     let used = sending.write(&mut buffer);
     assert!(
         buffer[used..].iter().all(|byte| *byte == 0xaa),
-        "bytes behind the messages are written"
+        "bytes after the messages are written"
     );
     let (written, rest) = (&buffer[..used], input.rest());
     assert_eq!(
         message_bytes(written),
         used,
-        "the messages are as long as their headers say"
+        "the messages are as long as their headers state"
     );
     let received = parse(written);
     assert_eq!(received.ttl, sending.ttl);
@@ -56,7 +57,7 @@ fn round_trip(bytes: &[u8]) {
         };
         assert_eq!(read, Some(from));
     }
-    // A message behind is read beside them, or not at all.
+    // Messages that follow are read as well, or not at all.
     let both = parse(&[written, rest].concat());
     let alone = parse(rest);
     let either =
@@ -69,7 +70,7 @@ fn round_trip(bytes: &[u8]) {
     assert_eq!(Received { ..both }, both);
 }
 
-/// The sum of the lengths in the headers, each rounded up to the alignment (CMSG_NXTHDR of cmsg(3)).
+/// Returns the sum of the lengths in the headers, each rounded up to the alignment (CMSG_NXTHDR of cmsg(3)).
 fn message_bytes(mut messages: &[u8]) -> usize {
     let mut sum = 0;
     while let Some(len) = messages.first_chunk::<8>() {

@@ -1,4 +1,4 @@
-//! HTTP requests, over real sockets to a real admin server. What stands in for the supervisor answers at once.
+//! HTTP requests, over real sockets to a real admin server. A thread in place of the supervisor responds at once.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -17,7 +17,7 @@ use crate::config::{ControlSocket, Daemon};
 use crate::supervisor::reload_report::ReloadReport;
 use crate::supervisor::requests::{Request, RequestQueue, Requests};
 
-/// A complete request, so that the server closes the connection behind whatever was complete before it.
+/// A complete request, so that the server closes the connection after the requests that were complete before it.
 const LAST: &[u8] = b"GET /nothing HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
 /// A response takes microseconds. After this time without one, the request counts as incomplete.
 const IDLE: Duration = Duration::from_millis(5);
@@ -26,16 +26,17 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// The longest input: several heads of the largest size (8 KiB) and a body.
 const BYTES_MAX: usize = 128 << 10;
 
-/// Whether somebody has changed something over TCP, which is read-only.
+/// Whether a request over TCP, which is read-only, has changed something.
 static CHANGED_OVER_TCP: AtomicBool = AtomicBool::new(false);
 static SERVER: Mutex<Option<Server>> = Mutex::new(None);
 
-/// The bytes go to the control socket, or over TCP if the first one is odd. The server answers with HTTP responses, none of
-/// them 500. Nothing is changed over TCP. Afterwards the server still answers others.
+/// Checks the admin server. The bytes go to the control socket, or over TCP if the first one is odd. The server sends
+/// HTTP responses, none of them 500. Nothing is changed over TCP. Afterwards the server still responds to other
+/// clients.
 ///
 /// # Panics
 ///
-/// If one of these properties does not hold.
+/// Panics if one of these properties does not hold.
 pub fn run(bytes: &[u8]) {
     let (first, bytes) = bytes.split_first().unwrap_or((&0, &[]));
     let bytes = &bytes[..bytes.len().min(BYTES_MAX)];
@@ -43,7 +44,7 @@ pub fn run(bytes: &[u8]) {
     let server = server.get_or_insert_with(|| Server::start().expect("an admin server"));
     let responses = server.exchange(first & 1 == 1, &[bytes, LAST].concat());
     check(&responses);
-    server.check_that_it_answers();
+    server.check_that_it_responds();
     assert!(
         !CHANGED_OVER_TCP.load(Ordering::Relaxed),
         "something was changed over TCP"
@@ -95,18 +96,18 @@ impl Server {
         })
     }
 
-    /// Sends the bytes on a connection of their own and returns what comes back.
+    /// Sends the bytes on a connection of their own and returns the received bytes.
     fn exchange(&self, is_tcp: bool, bytes: &[u8]) -> Vec<u8> {
         if is_tcp {
             let stream = TcpStream::connect(self.http).expect("the server accepts");
             stream.set_read_timeout(Some(IDLE)).expect("a timeout");
             let stop = |stream: &TcpStream| stream.shutdown(Shutdown::Write);
-            talk(stream, bytes, stop)
+            exchange_bytes(stream, bytes, stop)
         } else {
             let stream = UnixStream::connect(self.path()).expect("the server accepts");
             stream.set_read_timeout(Some(IDLE)).expect("a timeout");
             let stop = |stream: &UnixStream| stream.shutdown(Shutdown::Write);
-            talk(stream, bytes, stop)
+            exchange_bytes(stream, bytes, stop)
         }
     }
 
@@ -114,9 +115,9 @@ impl Server {
         self.folder.join("control.sock")
     }
 
-    /// A connection whose client is gone may keep its place until the server writes to it, once a second. Until then the
-    /// server may say that it has no place.
-    fn check_that_it_answers(&self) {
+    /// Checks that the server responds to a new client. A connection without a client may keep its place until the
+    /// server writes to it, once a second. Until then the server may respond that it has no place.
+    fn check_that_it_responds(&self) {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let mut stream = UnixStream::connect(self.path()).expect("the server accepts");
@@ -141,13 +142,13 @@ impl Drop for Server {
     }
 }
 
-/// Sends, reads until nothing comes, says that nothing more is sent, and reads what comes then.
-fn talk<S: Read + Write>(
+/// Sends the bytes, reads until nothing arrives, closes the sending side, and reads to the end. Returns the bytes read.
+fn exchange_bytes<S: Read + Write>(
     mut stream: S,
     bytes: &[u8],
     stop: impl Fn(&S) -> io::Result<()>,
 ) -> Vec<u8> {
-    // A server that has refused the head need not read the rest.
+    // A server that has rejected the head need not read the rest.
     let _ = stream.write_all(bytes);
     let (mut responses, mut buffer) = (Vec::new(), [0; 16 << 10]);
     let mut is_stopped = false;
@@ -165,7 +166,7 @@ fn talk<S: Read + Write>(
     }
 }
 
-/// The first response, and those behind it whose length is told.
+/// Checks the first response, and the following ones as long as each has a length.
 fn check(mut responses: &[u8]) {
     while !responses.is_empty() {
         let head = responses.windows(4).position(|bytes| bytes == b"\r\n\r\n");
@@ -184,7 +185,7 @@ fn check(mut responses: &[u8]) {
         let Some(length) = text.split("\r\n").find_map(length) else {
             return;
         };
-        // A response to HEAD tells the length of a body that does not follow.
+        // A response to HEAD has the length of a body that does not follow.
         let body = &responses[head + 4..];
         let skipped: usize = if body.starts_with(b"HTTP/1.") {
             0
@@ -195,16 +196,16 @@ fn check(mut responses: &[u8]) {
     }
 }
 
-/// A thread in the supervisor's place.
+/// Starts a thread in the supervisor's place.
 fn supervise(is_tcp: bool) -> io::Result<Requests> {
     let mut poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), Token(0))?);
-    let (requests, asked) = Requests::new(waker);
+    let (requests, queue) = Requests::new(waker);
     let work = move || {
         let mut events = Events::with_capacity(1);
         loop {
             match poll.poll(&mut events, None) {
-                Ok(()) => answer_all(&asked, is_tcp),
+                Ok(()) => respond_to_all(&queue, is_tcp),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("{error}"),
             }
@@ -216,8 +217,8 @@ fn supervise(is_tcp: bool) -> io::Result<Requests> {
     Ok(requests)
 }
 
-fn answer_all(asked: &RequestQueue, is_tcp: bool) {
-    while let Some(request) = asked.next() {
+fn respond_to_all(queue: &RequestQueue, is_tcp: bool) {
+    while let Some(request) = queue.next() {
         let is_change = !matches!(
             request,
             Request::Snapshot(_) | Request::Sessions(..) | Request::Explain(..)
@@ -225,12 +226,12 @@ fn answer_all(asked: &RequestQueue, is_tcp: bool) {
         if is_tcp && is_change {
             CHANGED_OVER_TCP.store(true, Ordering::Relaxed);
         }
-        answer(request);
+        respond(request);
     }
 }
 
-/// A snapshot is not answered: the client reads that the daemon is stopping.
-fn answer(request: Request) {
+/// Responds to a request. A snapshot gets no response, so that the client reads that the daemon is stopping.
+fn respond(request: Request) {
     match request {
         Request::Snapshot(_) => {}
         Request::Sessions(query, responder) => {

@@ -1,5 +1,5 @@
-//! Fuzz targets. Each one takes arbitrary bytes, gives them to one parser or builder, and panics when a property that it
-//! names does not hold.
+//! Fuzz targets. Each one takes arbitrary bytes and passes them to one parser or builder. It panics if a property that
+//! it describes does not hold.
 //!
 //! The package in `fuzz/` runs the targets under libFuzzer. The test below runs each target on every file of its corpus
 //! and of its regressions, so that `cargo test` repeats every finding.
@@ -73,7 +73,7 @@ mod tests {
         http_request::stop();
     }
 
-    /// Each target has a binary of its name, and no corpus belongs to a target that is gone.
+    /// Each target has a binary of its name, and no corpus belongs to a target that does not exist.
     #[test]
     fn every_target_has_a_binary_and_every_corpus_a_target() {
         let names: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();

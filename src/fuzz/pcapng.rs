@@ -2,13 +2,15 @@
 
 use super::input::Input;
 use crate::cli::pcapng::{Capture, Packet};
+use crate::config::limits::PAYLOAD_BYTES_MAX;
 
-/// A capture is a row of whole blocks, read by a reader that follows draft-ietf-opsawg-pcapng. Each packet block holds the
-/// payload, the lengths, the time and the comment that were given, and headers that agree with them.
+/// Checks the writer of captures, by a reader that follows draft-ietf-opsawg-pcapng. A capture is a sequence of whole
+/// blocks. Each packet block holds the payload, the lengths, the time and the comment of its packet, and headers that
+/// agree with them.
 ///
 /// # Panics
 ///
-/// If one of these properties does not hold.
+/// Panics if one of these properties does not hold.
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let mut file = Vec::new();
@@ -22,8 +24,8 @@ pub fn run(bytes: &[u8]) {
         comments.push(String::from_utf8_lossy(input.bytes(comment_len)).into_owned());
         let len = usize::from(input.number16());
         let payload = input.bytes(len);
-        // The datagram may have been longer than what was copied, and is never longer than UDP allows.
-        let len = (payload.len() + usize::from(input.number16())).min(65_507);
+        // The datagram may have been longer than its copy, and is never longer than UDP allows.
+        let len = (payload.len() + usize::from(input.number16())).min(PAYLOAD_BYTES_MAX);
         let payload = &payload[..payload.len().min(len)];
         packets.push(Packet {
             time_ns,
@@ -110,7 +112,7 @@ fn check_options(mut options: &[u8], packet: &Packet<'_>) {
             other => panic!("option {other}"),
         }
     }
-    assert!(options.is_empty(), "bytes behind the last option");
+    assert!(options.is_empty(), "bytes after the last option");
     assert_eq!(flags, Some(if packet.leaves { 2 } else { 1 }));
     let comment = comment.expect("a comment");
     assert!(packet.comment.starts_with(comment));
@@ -120,7 +122,7 @@ fn check_options(mut options: &[u8], packet: &Packet<'_>) {
     );
 }
 
-/// Types and bodies of the blocks.
+/// Returns the types and the bodies of the blocks.
 fn blocks(mut file: &[u8]) -> Vec<(u32, &[u8])> {
     let number = |bytes: &[u8]| u32::from_ne_bytes(*bytes.first_chunk().expect("a number"));
     let mut blocks = Vec::new();
@@ -130,7 +132,7 @@ fn blocks(mut file: &[u8]) -> Vec<(u32, &[u8])> {
         assert_eq!(
             number(&file[len - 4..]) as usize,
             len,
-            "the length behind a block"
+            "the length at the end of a block"
         );
         blocks.push((number(file), &file[8..len - 4]));
         file = &file[len..];

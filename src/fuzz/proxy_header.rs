@@ -6,13 +6,13 @@ use super::input::Input;
 use crate::dispatch::proxy_header::{HEADER_MAX_BYTES, proxy_v2};
 use crate::dispatch::udp_header::udp_header;
 
-/// A header that is written reads back as the same two addresses, by a reader that follows the specification
-/// (haproxy's proxy-protocol.txt, section 2.2), and nothing is written behind it. The checksum of a UDP header is right
-/// (RFC 768, RFC 8200 section 8.1).
+/// Checks the writers of both headers. A PROXY header is read back as the same two addresses, by a reader that follows
+/// the specification (haproxy's proxy-protocol.txt, section 2.2), and nothing is written after it. The checksum of a
+/// UDP header is correct (RFC 768, RFC 8200 section 8.1).
 ///
 /// # Panics
 ///
-/// If one of these properties does not hold.
+/// Panics if one of these properties does not hold.
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let (src, dst) = (input.socket_address(), input.socket_address());
@@ -20,7 +20,7 @@ pub fn run(bytes: &[u8]) {
     let used = proxy_v2(src, dst, &mut buffer);
     assert!(
         buffer[used..].iter().all(|byte| *byte == 0xaa),
-        "bytes behind the header are written"
+        "bytes after the header are written"
     );
     let read = read_proxy(&buffer[..used]);
     if src.ip().is_unspecified() {
@@ -43,7 +43,7 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-/// Bytes of UDP's header, and of the IPv4 header, which the length of an IPv4 packet includes.
+/// Returns the bytes of the UDP header, and of the IPv4 header, which the length of an IPv4 packet includes.
 fn header_bytes(address: &SocketAddr) -> usize {
     if address.is_ipv4() { 28 } else { 8 }
 }
@@ -56,7 +56,7 @@ fn mapped(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip.into(), address.port())
 }
 
-/// The addresses of a version 2 header; `None` for the command LOCAL.
+/// Returns the addresses of a version 2 header; `None` for the command LOCAL.
 fn read_proxy(header: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     let (fixed, addresses) = header.split_at(16);
     assert_eq!(&fixed[..12], b"\r\n\r\n\0\r\nQUIT\n");
@@ -87,7 +87,7 @@ fn read_proxy(header: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     }
 }
 
-/// The ones' complement sum over the pseudo header, the header and the payload is all ones.
+/// Checks that the ones' complement sum over the pseudo header, the header and the payload is all ones.
 fn check_udp(src: SocketAddr, dst: SocketAddr, header: &[u8; 8], payload: &[u8]) {
     let number = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
     let len = u16::try_from(8 + payload.len()).expect("a length that fits");

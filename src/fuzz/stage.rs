@@ -1,4 +1,4 @@
-//! A dispatcher without sockets: what targets of the data path run on.
+//! A dispatcher without sockets, for the targets of the data path.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -17,16 +17,16 @@ use crate::dispatch::sink::LineSink;
 use crate::dispatch::verdict::DropReason;
 use crate::handlers::KINDS;
 
-/// Sockets towards upstreams, as numbers. A number is used once.
+/// Numbers in place of sockets towards upstreams. A number is used once.
 #[derive(Debug, Default)]
-pub(super) struct Numbers {
+pub(super) struct SocketNumbers {
     next: u32,
-    /// Those that are open and may be closed.
+    /// The numbers that are open and may be closed.
     pub(super) open: BTreeSet<u32>,
 }
 
-impl Numbers {
-    /// A new one that may be closed.
+impl SocketNumbers {
+    /// Returns a new number that may be closed.
     pub(super) fn lease(&mut self) -> UpstreamSocketId {
         let socket = self.fixed();
         self.open.insert(socket.0);
@@ -39,7 +39,7 @@ impl Numbers {
     }
 }
 
-impl SocketTable for Numbers {
+impl SocketTable for SocketNumbers {
     fn open(&mut self, _: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
         Ok(self.lease())
     }
@@ -47,17 +47,18 @@ impl SocketTable for Numbers {
     fn close(&mut self, socket: UpstreamSocketId) {
         assert!(
             self.open.remove(&socket.0),
-            "{socket:?} is closed, and is not open"
+            "{socket:?} is closed but was not open"
         );
     }
 }
 
-struct Bench<'a> {
+/// A build context that opens nothing.
+struct StageBuildContext<'a> {
     first: usize,
-    numbers: &'a mut Numbers,
+    numbers: &'a mut SocketNumbers,
 }
 
-impl BuildContext for Bench<'_> {
+impl BuildContext for StageBuildContext<'_> {
     fn upstream(&mut self, place: usize) -> Result<OpenedUpstream, BuildError> {
         Ok(OpenedUpstream {
             upstream: UpstreamId::new(self.first + place),
@@ -75,20 +76,20 @@ impl BuildContext for Bench<'_> {
     }
 }
 
-/// Where the listener is bound.
+/// Returns the address of the listener.
 pub(super) fn local() -> SocketAddr {
     ([192, 0, 2, 9], 53).into()
 }
 
-/// The handlers of a configuration, on one listener whose datagrams go to all of them; and the names, which the dispatcher
-/// shares with what it has copied for taps.
-pub(super) fn dispatcher(config: &str, numbers: &mut Numbers) -> (Dispatcher, Weak<Names>) {
+/// Returns a dispatcher with the handlers of a configuration, on one listener whose datagrams go to all of them. The
+/// second value is the names, which the dispatcher shares with its pages for taps.
+pub(super) fn dispatcher(config: &str, numbers: &mut SocketNumbers) -> (Dispatcher, Weak<Names>) {
     let config = Config::parse(Path::new("stage.toml"), config, KINDS)
         .unwrap_or_else(|problems| panic!("{problems}"));
     let mut handlers: Vec<Box<dyn Handler>> = Vec::new();
     let mut upstreams = 0;
     for handler in &config.handlers {
-        let built = handler.spec.build(&mut Bench {
+        let built = handler.spec.build(&mut StageBuildContext {
             first: upstreams,
             numbers,
         });

@@ -9,17 +9,18 @@ use super::input::Input;
 use crate::takeover::error::WireError;
 use crate::takeover::wire::{Frame, Wire};
 
-/// The deadline of a frame. All bytes are in the socket before it is read, so that only a fault makes the reader wait.
+/// The deadline of a frame. All bytes are in the socket before it is read, so the reader waits only because of a
+/// defect.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// The longest input, which a socket buffer of the default size takes at once (net.core.wmem_default is 212,992).
 const BYTES_MAX: usize = 64 << 10;
 
-/// Bytes that a peer sends before it closes the connection are a frame or an error, at once. A frame
-/// that is received is the same when it is sent and received again.
+/// Checks the reader of frames. The bytes that a peer sends before it closes the connection are a frame or an error, at
+/// once. A received frame is the same after it is sent and received again.
 ///
 /// # Panics
 ///
-/// If one of these properties does not hold.
+/// Panics if one of these properties does not hold.
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(&bytes[..bytes.len().min(BYTES_MAX)]);
     let sent = input.rest();

@@ -1,11 +1,11 @@
-//! Pages of a tap: copies of datagrams and what became of them, as lines and as a pcapng file.
+//! Pages of a tap: copies of datagrams with their verdicts, as lines.
 
 use std::sync::Arc;
 
 use crossbeam_channel::unbounded;
 
 use super::input::Input;
-use super::stage::{Numbers, dispatcher, local};
+use super::stage::{SocketNumbers, dispatcher, local};
 use crate::datagram::{Envelope, Region, Span, Train};
 use crate::dispatch::handler::Batch;
 use crate::dispatch::id::LocalListener;
@@ -21,15 +21,16 @@ handler = ["echo", "drop"]
 /// The most runs of datagrams in a turn.
 const TRAINS_MAX: usize = 24;
 
-/// Datagrams pass a dispatcher with two taps, in turns. Each datagram is copied or counted as missed. The line of each copy
-/// is JSON without control characters that reads back with the payload that was sent. In the end all pages are freed.
+/// Checks the taps. Datagrams pass a dispatcher with two taps, in turns. Each datagram is copied or counted as missed.
+/// The line of each copy is JSON without control characters and contains the payload that was sent. In the end all
+/// pages are freed.
 ///
 /// # Panics
 ///
-/// If one of these properties does not hold.
+/// Panics if one of these properties does not hold.
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
-    let (mut dispatcher, names) = dispatcher(CONFIG, &mut Numbers::default());
+    let (mut dispatcher, names) = dispatcher(CONFIG, &mut SocketNumbers::default());
     let (reader, pages) = unbounded();
     let snap = usize::from(input.number16());
     let counts: [Arc<TapCounts>; 2] = Default::default();
@@ -52,7 +53,7 @@ pub fn run(bytes: &[u8]) {
             .sum::<u64>();
         dispatcher.taps().begin_turn(input.number64());
         let batch = Batch::new(&trains, &arena);
-        dispatcher.dispatch(LocalListener::new(0), &batch, &mut Numbers::default());
+        dispatcher.dispatch(LocalListener::new(0), &batch, &mut SocketNumbers::default());
         dispatcher.sending().0.clear();
         dispatcher.end_turn();
         if input.flag() {
@@ -65,7 +66,7 @@ pub fn run(bytes: &[u8]) {
     assert_eq!(
         (matched.0, missed.0),
         (sent, sent),
-        "both taps want everything"
+        "both taps match everything"
     );
     assert_eq!(
         copied,
@@ -76,7 +77,7 @@ pub fn run(bytes: &[u8]) {
     assert_eq!(names.strong_count(), 0, "every page is freed");
 }
 
-/// The datagrams of one turn, and their bytes.
+/// Returns the datagrams of one turn, and their bytes.
 fn turn(input: &mut Input<'_>) -> (Vec<Train>, Vec<u8>) {
     let (mut trains, mut arena) = (Vec::new(), Vec::new());
     for _ in 0..usize::from(input.byte()) % TRAINS_MAX {

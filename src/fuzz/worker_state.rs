@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::stage::{Numbers, dispatcher};
+use super::stage::{SocketNumbers, dispatcher};
 use crate::config::handlers::one;
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::id::LocalListener;
@@ -19,7 +19,7 @@ use crate::plan::row_map::{HandlerMap, RowMaps};
 use crate::takeover::client::rows;
 use crate::takeover::messages::{FinalCounts, Hello, Manifest, Refused, Released, Started};
 
-/// The handlers that continue with what is received: with sessions by port, by address, on shared sockets, and without.
+/// The handlers that continue with the received state: one with sessions, one without.
 const CONFIG: &str = r#"
 [[route]]
 destination = "192.0.2.9:53"
@@ -35,14 +35,14 @@ replies = false
 upstreams = ["203.0.113.1:53"]
 "#;
 
-/// The input is the JSON of a message, or two of them on a line each: a manifest, and what is released after it. What reads
-/// as a message is the same when it is written and read again. A manifest can be compared with another configuration.
-/// What is released is carried over to it: rows keep their number, handlers continue with their sessions, and each socket
-/// is either kept or closed once.
+/// Checks the messages of a takeover. The input is the JSON of one message, or of two on a line each: a manifest, and
+/// the released state. Each message is the same after it is written and read again. A manifest can be compared with
+/// another configuration. The released state is carried over to that: the numbers of rows fit, handlers continue with
+/// their sessions, and each socket is either kept or closed once.
 ///
 /// # Panics
 ///
-/// If one of these properties does not hold.
+/// Panics if one of these properties does not hold.
 pub fn run(bytes: &[u8]) {
     let mut lines = bytes.splitn(2, |byte| *byte == b'\n');
     let first = lines.next().unwrap_or_default();
@@ -55,26 +55,27 @@ pub fn run(bytes: &[u8]) {
     let theirs = manifest.map_or_else(identity, |manifest| manifest.identity);
     check_identity(&theirs, &ours);
     let row_maps = row_maps(&theirs, &ours);
-    if let Some(farewell) = round_trip::<FinalCounts>(second) {
-        carry(History::of(farewell.ledgers), &row_maps);
+    if let Some(final_counts) = round_trip::<FinalCounts>(second) {
+        carry(History::of(final_counts.ledgers), &row_maps);
     }
     if let Some(released) = round_trip::<Released>(second) {
         continue_with(released, &theirs, &row_maps);
     }
 }
 
-/// The maps from one configuration to another, without retired handlers.
+/// Returns the maps from one configuration to another, without retired handlers.
 fn row_maps(old: &Identity, new: &Identity) -> RowMaps {
     let handlers = old.handlers.iter();
     let maps = handlers.map(|handler| HandlerMap::new(handler, &new.handlers));
     RowMaps::new(old, new, maps.collect())
 }
 
-/// The message, if it is one of this type.
+/// Returns the message if the bytes are one of this type. Checks that it is the same after it is written and read
+/// again.
 fn round_trip<T: Serialize + DeserializeOwned + Debug>(bytes: &[u8]) -> Option<T> {
     let message: T = serde_json::from_slice(bytes).ok()?;
     let written = serde_json::to_vec(&message).expect("a message is JSON");
-    let read: T = serde_json::from_slice(&written).expect("a message that is written can be read");
+    let read: T = serde_json::from_slice(&written).expect("a written message can be read");
     assert_eq!(
         serde_json::to_vec(&read).expect("JSON"),
         written,
@@ -83,7 +84,7 @@ fn round_trip<T: Serialize + DeserializeOwned + Debug>(bytes: &[u8]) -> Option<T
     Some(read)
 }
 
-/// The identity of `CONFIG`.
+/// Returns the identity of `CONFIG`.
 fn identity() -> Identity {
     let text = r#"{"listeners":[{"label":"192.0.2.9:53","key":{"address":"192.0.2.9:53","group":null,"is_spread":false}}],
         "routes":[{"label":"192.0.2.9:53","text":""}],"handlers":[
@@ -118,7 +119,7 @@ fn check_identity(theirs: &Identity, ours: &Identity) {
     }
 }
 
-/// Whether two rows of a kind have one name, which no configuration has.
+/// Returns whether two rows of a list have the same name, which happens in no configuration.
 fn has_twins(identity: &Identity) -> bool {
     let has_twins = |names: Vec<&String>| {
         let set: std::collections::HashSet<_> = names.iter().collect();
@@ -164,7 +165,7 @@ fn continue_with(released: Released, theirs: &Identity, row_maps: &RowMaps) {
     let upstreams = identity().upstreams();
     let carried = row_maps.upstreams.carry(released.upstreams, upstreams);
     assert_eq!(carried.len(), upstreams);
-    let mut numbers = Numbers::default();
+    let mut numbers = SocketNumbers::default();
     let (mut dispatcher, _) = dispatcher(CONFIG, &mut numbers);
     let mut now = Time(1_000_000_000);
     for state in released.workers {
@@ -174,7 +175,7 @@ fn continue_with(released: Released, theirs: &Identity, row_maps: &RowMaps) {
             dispatcher.inherit(HandlerId::new(handler % 2), saved, &mut numbers);
         }
     }
-    // Timers fire, at last those of everything that is idle.
+    // Timers fire, the idle timers last.
     for _ in 0..64 {
         let left = dispatcher.save();
         let kept = left
@@ -194,8 +195,9 @@ fn continue_with(released: Released, theirs: &Identity, row_maps: &RowMaps) {
     }
 }
 
-/// What a handler receives: sockets have numbers of this worker, and listeners exist (`handover/transfer.rs`).
-fn moved(mut saved: SavedState, numbers: &mut Numbers) -> SavedState {
+/// Returns the state as a handler receives it: sockets have numbers of this worker, and listeners exist
+/// (`handover/transfer.rs`).
+fn moved(mut saved: SavedState, numbers: &mut SocketNumbers) -> SavedState {
     for session in &mut saved.sessions {
         session.record.listener = LocalListener::new(0);
         for leg in &mut session.legs {
@@ -227,9 +229,9 @@ mod tests {
     use crate::datagram::{Envelope, Region, Span, Train};
     use crate::dispatch::handler::Batch;
 
-    /// A manifest and what is released after it, by a dispatcher that has passed requests of four clients on.
+    /// Returns a manifest and the released state of a dispatcher that has forwarded requests of four clients.
     fn messages() -> (Value, Value) {
-        let mut numbers = Numbers::default();
+        let mut numbers = SocketNumbers::default();
         let (mut dispatcher, _) = dispatcher(CONFIG, &mut numbers);
         for client in 1..=4 {
             let envelope = Envelope {
@@ -279,8 +281,8 @@ mod tests {
         (manifest, released)
     }
 
-    /// A real state is continued: sessions and their sockets are kept. The corpus has such a state, and it still reads as one.
-    /// With `UPDATE_CORPUS=1` it is written anew.
+    /// A real state is continued: sessions and their sockets are kept. The corpus has such a state, which can still be
+    /// read. `UPDATE_CORPUS=1` writes it anew.
     #[test]
     fn a_real_state_is_continued() {
         let (manifest, released) = messages();

@@ -1,5 +1,5 @@
 //! The ledgers of workers that no longer run, with the row numbers of the running configuration. Counts that belong to
-//! no row of it are kept in an extra last row, so that no received datagram is lost from the accounts.
+//! none of its rows are kept in an extra last row, so that no received datagram is missing from the accounts.
 
 use crate::dispatch::id::{HandlerId, ListenerId, RouteId, UpstreamId};
 use crate::dispatch::ledger::Ledger;
@@ -7,7 +7,7 @@ use crate::dispatch::sink::SinkCounts;
 use crate::dispatch::verdict::DropReason;
 use crate::plan::row_map::{HandlerMap, RowMaps};
 
-/// Everything that was counted by workers that no longer run.
+/// The counts of workers that no longer run.
 #[derive(Debug, Default)]
 pub struct History {
     /// Ledgers by worker number.
@@ -15,14 +15,14 @@ pub struct History {
     pending: Vec<Pending>,
 }
 
-/// Datagrams that a former handler gave to a sink, and that the sink has not written yet.
+/// Datagrams that a former handler passed to a sink, and that the sink has not written yet.
 #[derive(Debug)]
 struct Pending {
     worker: usize,
     handler: usize,
     sink_counts: SinkCounts,
-    /// Number of datagrams given to the sink.
-    given: u64,
+    /// Number of datagrams passed to the sink.
+    passed: u64,
     /// Numbers of written and lost datagrams that the ledger already contains.
     seen: (u64, u64),
 }
@@ -58,7 +58,7 @@ impl Rows {
 }
 
 impl History {
-    /// Wraps the ledgers of another process's workers. That process counts what its sinks still hold.
+    /// Wraps the ledgers of another process's workers. That process counts the datagrams that its sinks still hold.
     pub fn of(workers: Vec<Ledger>) -> History {
         History {
             workers,
@@ -80,22 +80,23 @@ impl History {
         }
         self.workers[worker].add(ledger);
         for (handler, sink_counts) in sink_counts {
-            // The sink received all that the handler handled. The sink's counts now decide what became of it.
-            let given = ledger.handlers[handler].tally.handled;
+            // The sink received all that the handler handled. From now on, the sink's counts decide how these datagrams
+            // end.
+            let passed = ledger.handlers[handler].tally.handled;
             let tally = &mut self.workers[worker].handlers[handler].tally;
-            tally.handled -= given;
-            tally.in_flight += given;
+            tally.handled -= passed;
+            tally.in_flight += passed;
             self.pending.push(Pending {
                 worker,
                 handler,
                 sink_counts,
-                given,
+                passed,
                 seen: (0, 0),
             });
         }
     }
 
-    /// Adds what another process counted after it exported its ledgers, by worker.
+    /// Adds the counts that another process made after it exported its ledgers, by worker.
     pub fn add_late(&mut self, ledgers: &[Ledger]) {
         self.workers
             .iter_mut()
@@ -103,12 +104,13 @@ impl History {
             .for_each(|(sum, late)| sum.add(late));
     }
 
-    /// Returns the ledgers, and forgets what sinks still hold.
+    /// Returns the ledgers, without the datagrams that sinks still hold.
     pub fn into_ledgers(self) -> Vec<Ledger> {
         self.workers
     }
 
-    /// Updates the ledgers with what sinks have written and lost since the last call. Returns them by worker.
+    /// Updates the ledgers with the datagrams that sinks have written and lost since the last call. Returns them by
+    /// worker.
     pub fn ledgers(&mut self) -> &[Ledger] {
         for pending in &mut self.pending {
             let (written, lost) = pending.sink_counts.so_far();
@@ -121,7 +123,7 @@ impl History {
             pending.seen = (written, lost);
         }
         self.pending
-            .retain(|pending| pending.seen.0 + pending.seen.1 < pending.given);
+            .retain(|pending| pending.seen.0 + pending.seen.1 < pending.passed);
         &self.workers
     }
 
@@ -197,7 +199,7 @@ impl History {
         }
     }
 
-    /// Index of the last handler row, for counts without a handler.
+    /// Returns the index of the last handler row, which holds counts without a handler.
     fn gone(&self) -> usize {
         self.workers
             .first()
@@ -205,8 +207,8 @@ impl History {
     }
 }
 
-/// Returns the ledger as another process counts it: this process writes what its sinks still hold, and it counts as
-/// handled there.
+/// Returns the ledger as another process counts it. This process still writes the datagrams that its sinks hold, so
+/// they count as handled there.
 pub fn as_written(ledger: &Ledger) -> Ledger {
     let mut written = ledger.clone();
     for count in &mut written.handlers {
@@ -215,7 +217,7 @@ pub fn as_written(ledger: &Ledger) -> Ledger {
     written
 }
 
-/// Returns what was counted between two copies of one worker's ledger, the earlier of which was exported. Gauges and
+/// Returns the counts between two copies of one worker's ledger, the earlier of which was exported. Gauges and
 /// histograms are omitted.
 pub fn difference(late: &Ledger, exported: &Ledger) -> Ledger {
     let mut difference = Ledger {

@@ -9,10 +9,10 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 use mio::Waker;
 
-use crate::build;
 use crate::build::error::{DaemonError, system};
 use crate::build::inherited_sockets::{LentSockets, lend};
 use crate::build::worker_threads::WorkerThreads;
+use crate::build::{self, BuildInputs};
 use crate::config::kind::BuildError;
 use crate::config::{Config, NamedHandler};
 use crate::dispatch::id::HandlerId;
@@ -31,7 +31,7 @@ use crate::worker::event_loop::Worker;
 pub struct Present {
     /// Identity of the running configuration.
     pub identity: Identity,
-    /// Handlers of the running configuration, by number; `None` for one that this program does not understand.
+    /// Handlers of the running configuration, by number; `None` for one that this program cannot read.
     pub handlers: Vec<Option<NamedHandler>>,
     /// Number of open sessions of each handler.
     pub sessions: Vec<u64>,
@@ -80,12 +80,14 @@ pub struct Prepared {
 ///
 /// # Errors
 ///
-/// Fails if the host's interfaces cannot be listed, if the plan has problems, or if a test of the file fails.
+/// Returns an error if the host's interfaces cannot be listed, if the plan has problems, or if a test of the file
+/// fails.
 pub fn draft(mut config: Config, present: Present) -> Result<ConfigDraft, DaemonError> {
     let host = Host::this().map_err(system("cannot list the interfaces of this host"))?;
     let handlers = map_handlers(&mut config, &present);
-    let plan = Plan::beside(&config, &host, worker_count(&config), &present.addresses)
-        .map_err(|problems| DaemonError::Configuration(Box::new(problems)))?;
+    let plan =
+        Plan::with_known_addresses(&config, &host, worker_count(&config), &present.addresses)
+            .map_err(|problems| DaemonError::Configuration(Box::new(problems)))?;
     let failed = file_tests::run(&config, &plan, &host);
     if failed.errors() > 0 && !present.identity.listeners.is_empty() {
         return Err(DaemonError::Configuration(Box::new(failed)));
@@ -110,7 +112,7 @@ pub fn draft(mut config: Config, present: Present) -> Result<ConfigDraft, Daemon
 }
 
 impl ConfigDraft {
-    /// Listeners of the new configuration.
+    /// Returns the listeners of the new configuration.
     pub fn listeners(&self) -> &[ListenerPlan] {
         &self.plan.listeners
     }
@@ -120,8 +122,8 @@ impl ConfigDraft {
     ///
     /// # Errors
     ///
-    /// Fails if a worker does not lend its sockets, if a socket or handler cannot be made, or if a thread cannot start.
-    /// Nothing that runs has changed then.
+    /// Returns an error if a worker does not lend its sockets, if a socket or handler cannot be made, or if a thread
+    /// cannot start. Nothing that runs has changed then.
     pub fn prepare(
         self,
         mut lent_sockets: LentSockets,
@@ -139,7 +141,13 @@ impl ConfigDraft {
             old,
         } = self;
         borrow(&workers, &old, &mut lent_sockets)?;
-        let workers = build::build(&config, &plan, output, lent_sockets, epoch)?;
+        let inputs = BuildInputs {
+            config: &config,
+            plan: &plan,
+            output,
+            epoch,
+        };
+        let workers = build::build(inputs, lent_sockets)?;
         let worker_threads =
             WorkerThreads::new(workers.len(), ended).map_err(system("cannot start a thread"))?;
         Ok(Prepared {
@@ -154,7 +162,7 @@ impl ConfigDraft {
     }
 }
 
-/// Maps each running handler to the handlers that continue it. Unchanged handlers continue with what their workers
+/// Maps each running handler to the handlers that continue it. Unchanged handlers keep the state that their workers
 /// share (rates, quotas). A handler is retired if it has no replacement, or if that lacks one of its upstreams. A
 /// retired handler has no routes, and lives while it has sessions.
 fn map_handlers(config: &mut Config, present: &Present) -> Vec<HandlerMap> {

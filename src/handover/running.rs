@@ -9,6 +9,7 @@ use crossbeam_channel::bounded;
 use crate::build::error::DaemonError;
 use crate::build::worker_threads::WorkerThreads;
 use crate::config::Config;
+use crate::config::diagnostics::counted;
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::handover::history::{History, Rows};
@@ -129,7 +130,7 @@ impl Running {
         );
         let known = row_maps.upstreams.carry(states, plan.upstreams.count());
         for (_, handle) in &workers {
-            tell_of_moves(handle, &plan, &known);
+            send_moves(handle, &plan, &known);
         }
         let receive_buffers = smallest_buffers(&mut workers, plan.listeners.len());
         let workers = worker_threads.start(workers);
@@ -146,7 +147,7 @@ impl Running {
         }
     }
 
-    /// Stops all workers between two turns. Meanwhile their sockets queue what arrives.
+    /// Stops all workers between two turns. Meanwhile their sockets queue the arriving datagrams.
     ///
     /// # Errors
     ///
@@ -166,7 +167,7 @@ impl Running {
         })
     }
 
-    /// Continues as before with what was parked, because no successor took it over.
+    /// Continues as before with the parked workers, because no successor took them over.
     pub fn resume(&mut self, parked: Parked, handles: Vec<Handle>, worker_threads: WorkerThreads) {
         let Parked {
             workers,
@@ -197,16 +198,13 @@ impl Running {
         }
     }
 
-    /// Adds what another process counted after it exported its state, by worker.
+    /// Adds the counts that another process made after it exported its state, by worker.
     pub fn add_late(&mut self, ledgers: &[Ledger]) {
         self.history.add_late(ledgers);
     }
 
-    /// Returns one line for the log: how many listeners, routes and workers there are.
+    /// Returns the numbers of listeners, routes and workers, in one line for the log.
     pub fn summary(&self) -> String {
-        let counted = |count: usize, what: &str| {
-            format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-        };
         format!(
             "{}, {}, {}",
             counted(self.plan.listeners.len(), "listener"),
@@ -215,37 +213,37 @@ impl Running {
         )
     }
 
-    /// Number of workers.
+    /// Returns the number of workers.
     pub fn workers(&self) -> usize {
         self.workers.len()
     }
 
-    /// Handles of the workers.
+    /// Returns the handles of the workers.
     pub fn handles(&self) -> impl Iterator<Item = &Handle> {
         self.workers.iter().map(|(handle, _)| handle)
     }
 
-    /// Whether a worker thread has ended without a command.
+    /// Returns whether a worker thread has ended without a command.
     pub fn has_lost_a_worker(&self) -> bool {
         self.workers.iter().any(|(_, thread)| thread.is_finished())
     }
 
-    /// States of the upstreams as the monitor knows them, by number.
+    /// Returns the states of the upstreams as the monitor last published them, by number.
     pub fn upstream_states(&self) -> Vec<UpstreamState> {
         self.monitor.snapshot()
     }
 
-    /// The smallest receive buffer of each listener's sockets, in bytes, as the kernel granted it.
+    /// Returns the smallest receive buffer of each listener's sockets, in bytes, as the kernel granted it.
     pub fn receive_buffers(&self) -> &[usize] {
         &self.receive_buffers
     }
 
-    /// Number of rows in the ledgers.
+    /// Returns the number of rows in the ledgers.
     pub fn rows(&self) -> Rows {
         rows(&self.config, &self.plan)
     }
 
-    /// Describes what a new configuration may continue with.
+    /// Returns the state that a new configuration may continue with.
     pub fn present(&self, generation: u64) -> Present {
         let mut sum = self.rows().ledger();
         self.ledgers()
@@ -271,21 +269,22 @@ impl Running {
         }
     }
 
-    /// Ledger of each worker since it started, each taken between two turns; `None` for a worker that does not respond.
+    /// Returns the ledger of each worker since it started, taken between two turns; `None` for a worker that does not
+    /// respond.
     pub fn ledgers(&self) -> Vec<Option<Ledger>> {
         let deadline = Instant::now() + SNAPSHOT_MAX;
-        let ask = |(handle, _): &(Handle, _)| {
+        let request = |(handle, _): &(Handle, _)| {
             let (reply, response) = bounded(1);
             handle.send(Command::Snapshot(reply)).then_some(response)
         };
-        let queries: Vec<_> = self.workers.iter().map(ask).collect();
+        let queries: Vec<_> = self.workers.iter().map(request).collect();
         queries
             .into_iter()
             .map(|response| response?.recv_deadline(deadline).ok())
             .collect()
     }
 
-    /// Adds the counts of earlier workers to those of the running ones.
+    /// Returns the counts of the running workers together with those of earlier ones.
     pub fn with_history(&mut self, now: &[Part]) -> Vec<Part> {
         let rows = self.rows();
         let past = self.history.ledgers();
@@ -305,8 +304,8 @@ impl Running {
         (0..past.len().max(now.len())).map(sum).collect()
     }
 
-    /// Handles what the sockets hold, and ends the workers. With `has_successor`, the sockets stay open for the next
-    /// process, and later datagrams wait in them. Otherwise the kernel filter rejects new datagrams.
+    /// Handles the datagrams that the sockets hold, and ends the workers. With `has_successor`, the sockets stay open
+    /// for the next process, and later datagrams wait in them. Otherwise the kernel filter rejects new datagrams.
     ///
     /// # Errors
     ///
@@ -335,7 +334,7 @@ pub struct Stopped {
 }
 
 impl Stopped {
-    /// Current ledgers of the workers.
+    /// Returns the current ledgers of the workers.
     pub fn ledgers(&self) -> impl Iterator<Item = Ledger> {
         self.workers.iter().map(Worker::accounts)
     }
@@ -401,7 +400,7 @@ fn smallest_buffers(workers: &mut [(Worker, Handle)], listeners: usize) -> Vec<u
 }
 
 /// Notifies a worker of upstreams whose address has changed since the plan was made.
-fn tell_of_moves(handle: &Handle, plan: &Plan, known: &[Option<UpstreamState>]) {
+fn send_moves(handle: &Handle, plan: &Plan, known: &[Option<UpstreamState>]) {
     for ((id, planned), state) in plan.upstreams.iter().zip(known) {
         if let Some(now) = state.as_ref().and_then(|state| state.address)
             && planned.address.as_ref().ok() != Some(&now)

@@ -1,9 +1,9 @@
 //! Moves the exported state of former workers to new ones: sockets, sessions, round-robin positions and counters. It
 //! serves a reload, where the former workers belong to this process, and a takeover, where they belong to another.
 //!
-//! `plan/identity.rs` defines what the numbers mean, and `plan/row_map.rs` maps old rows to new ones. This file moves the
-//! state of each row to the new workers. All of it happens between two turns; whatever can fail or take time was done
-//! before.
+//! `plan/identity.rs` defines what the numbers mean, and `plan/row_map.rs` maps old rows to new ones. This file moves
+//! the state of each row to the new workers. All of it happens between two turns; whatever can fail or take time was
+//! done before.
 
 use std::collections::HashMap;
 use std::net::UdpSocket;
@@ -17,7 +17,7 @@ use crate::plan::row_map::{HandlerMap, RowMap, RowMaps, SessionTarget};
 use crate::worker::event_loop::Worker;
 use crate::worker::worker_state::{SocketSlot, UpstreamSocketState, WorkerState};
 
-/// Gives exported state to workers that do not run yet. Each session goes to the worker that has the socket on which
+/// Passes exported state to workers that do not run yet. Each session goes to the worker that has the socket on which
 /// its client's datagrams arrive.
 pub fn hand_over(
     workers: &mut [&mut Worker],
@@ -40,8 +40,8 @@ pub fn hand_over(
         moved: Vec::new(),
     };
     for (number, state) in worker_states.into_iter().enumerate() {
-        handover.listeners(&state);
-        handover.worker(number, state);
+        handover.move_listeners(&state);
+        handover.move_worker(number, state);
     }
 }
 
@@ -59,21 +59,21 @@ struct Handover<'a, 'w> {
 }
 
 impl Handover<'_, '_> {
-    fn listeners(&mut self, state: &WorkerState) {
-        for left in &state.listeners {
-            if let Some((worker, listener)) = self.slot(left.slot) {
-                self.workers[worker].listeners()[listener.index()].inherit(left);
+    fn move_listeners(&mut self, state: &WorkerState) {
+        for saved in &state.listeners {
+            if let Some((worker, listener)) = self.slot(saved.slot) {
+                self.workers[worker].listeners()[listener.index()].inherit(saved);
             }
         }
     }
 
-    /// Finds the worker and listener that have an old socket now.
+    /// Returns the worker and the listener that now have an old socket.
     fn slot(&self, old: SocketSlot) -> Option<(usize, LocalListener)> {
         let listener = *self.row_maps.listeners.get(old.listener)?;
         self.sockets.get(&SocketSlot { listener, ..old }).copied()
     }
 
-    fn worker(&mut self, number: usize, state: WorkerState) {
+    fn move_worker(&mut self, number: usize, state: WorkerState) {
         let row_maps = self.row_maps;
         let WorkerState {
             listeners,
@@ -82,20 +82,20 @@ impl Handover<'_, '_> {
             sockets,
             ..
         } = state;
-        let mut cargo = Cargo::new(upstream_sockets, sockets);
+        let mut former_sockets = FormerSockets::new(upstream_sockets, sockets);
         for (handler, saved) in saved_states.into_iter().enumerate() {
             let Some(map) = row_maps.handlers.get(HandlerId::new(handler)) else {
                 self.history.end_sessions(None, saved.sessions.len() as u64);
                 continue;
             };
-            self.opinions(number, map, &saved);
+            self.move_health(number, map, &saved);
             for mut session in saved.sessions {
                 let slot = listeners
                     .get(session.record.listener.index())
-                    .and_then(|left| self.slot(left.slot));
+                    .and_then(|saved| self.slot(saved.slot));
                 let moved = slot.and_then(|(worker, listener)| {
                     session.record.listener = listener;
-                    self.session(worker, map, session, &mut cargo)
+                    self.move_session(worker, map, session, &mut former_sockets)
                 });
                 let from = map.row().map(HandlerId::index);
                 match (moved, from) {
@@ -106,11 +106,11 @@ impl Handover<'_, '_> {
             }
             let home = number % self.workers.len();
             for port in saved.ports {
-                self.port(home, map, port, &mut cargo);
+                self.move_port(home, map, port, &mut former_sockets);
             }
         }
         if number < self.workers.len() {
-            cargo.rest(self.workers[number], &row_maps.upstreams);
+            former_sockets.give_rest(self.workers[number], &row_maps.upstreams);
         }
         for (worker, handler, saved) in std::mem::take(&mut self.moved) {
             self.workers[worker].inherit(handler, saved);
@@ -119,39 +119,39 @@ impl Handover<'_, '_> {
 
     /// Passes the saved health of upstreams to the worker with the same number. The first worker's state also goes to
     /// all others, for those without a predecessor.
-    fn opinions(&mut self, number: usize, map: &HandlerMap, saved: &SavedState) {
+    fn move_health(&mut self, number: usize, map: &HandlerMap, saved: &SavedState) {
         let Some(replacement) = map.replacement else {
             return;
         };
-        let place = |left: &SavedUpstream| {
-            let place = *map.places.get(left.place)?;
-            Some(SavedUpstream { place, ..*left })
+        let place = |saved: &SavedUpstream| {
+            let place = *map.places.get(saved.place)?;
+            Some(SavedUpstream { place, ..*saved })
         };
         let upstreams: Vec<_> = saved.upstreams.iter().filter_map(place).collect();
         let workers = self.workers.len();
-        let followers = if number == 0 {
+        let receivers = if number == 0 {
             0..workers
         } else {
             number..workers.min(number + 1)
         };
-        for worker in followers {
-            let opinions = SavedState {
+        for worker in receivers {
+            let health = SavedState {
                 turn: saved.turn,
                 upstreams: upstreams.clone(),
                 ..SavedState::default()
             };
-            self.moved.push((worker, replacement, opinions));
+            self.moved.push((worker, replacement, health));
         }
     }
 
     /// Moves a session to the replacement handler if that has all its upstreams, or else to the retired handler.
     /// Returns the handler; `None` if the session ends.
-    fn session(
+    fn move_session(
         &mut self,
         worker: usize,
         map: &HandlerMap,
         mut session: SavedSession,
-        cargo: &mut Cargo,
+        former_sockets: &mut FormerSockets,
     ) -> Option<HandlerId> {
         let SavedSession { record, legs } = &mut session;
         let target = map.target(legs.iter().map(|leg| leg.place))?;
@@ -166,20 +166,27 @@ impl Handover<'_, '_> {
             leg.place = map.place(target, leg.place)?;
             if let Some(socket) = leg.socket {
                 let upstream = self.row_maps.upstream(target.handler(), leg.place);
-                leg.socket = Some(cargo.unload(socket, self.workers[worker], upstream)?);
+                leg.socket = Some(former_sockets.give(socket, self.workers[worker], upstream)?);
             }
         }
         self.push(worker, target.handler()).sessions.push(session);
         Some(target.handler())
     }
 
-    fn port(&mut self, worker: usize, map: &HandlerMap, mut saved: SavedPort, cargo: &mut Cargo) {
+    fn move_port(
+        &mut self,
+        worker: usize,
+        map: &HandlerMap,
+        mut saved: SavedPort,
+        former_sockets: &mut FormerSockets,
+    ) {
         let (Some(replacement), Some(place)) = (map.replacement, map.places.get(saved.place))
         else {
             return;
         };
         let upstream = self.row_maps.upstream(replacement, *place);
-        if let Some(socket) = cargo.unload(saved.port.socket, self.workers[worker], upstream) {
+        if let Some(socket) = former_sockets.give(saved.port.socket, self.workers[worker], upstream)
+        {
             saved.place = *place;
             saved.port.socket = socket;
             self.push(worker, replacement).ports.push(saved);
@@ -201,13 +208,13 @@ impl Handover<'_, '_> {
 }
 
 /// The upstream sockets of one former worker, which are taken out one by one.
-struct Cargo {
+struct FormerSockets {
     sockets: HashMap<UpstreamSocketId, (UpstreamSocketState, UdpSocket)>,
 }
 
-impl Cargo {
-    fn new(states: Vec<UpstreamSocketState>, sockets: Vec<UdpSocket>) -> Cargo {
-        Cargo {
+impl FormerSockets {
+    fn new(states: Vec<UpstreamSocketState>, sockets: Vec<UdpSocket>) -> FormerSockets {
+        FormerSockets {
             sockets: states
                 .into_iter()
                 .zip(sockets)
@@ -216,8 +223,8 @@ impl Cargo {
         }
     }
 
-    /// Gives a leased socket to a worker. Returns its id there; `None` if it cannot be used any more.
-    fn unload(
+    /// Passes a leased socket to a worker. Returns its id there; `None` if it can no longer be used.
+    fn give(
         &mut self,
         id: UpstreamSocketId,
         worker: &mut Worker,
@@ -232,7 +239,7 @@ impl Cargo {
     }
 
     /// Passes on the one-way sockets, so that they keep their source ports.
-    fn rest(self, worker: &mut Worker, upstreams: &RowMap<UpstreamId>) {
+    fn give_rest(self, worker: &mut Worker, upstreams: &RowMap<UpstreamId>) {
         for (state, socket) in self
             .sockets
             .into_values()

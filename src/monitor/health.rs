@@ -28,20 +28,20 @@ impl ProbeHealth {
     }
 
     /// Counts the result of a probe. Returns the new state if it changes.
-    pub fn record(&mut self, answered: bool, rise: u32, fall: u32) -> Option<bool> {
-        if answered == self.alive {
+    pub fn record(&mut self, replied: bool, rise: u32, fall: u32) -> Option<bool> {
+        if replied == self.alive {
             self.streak = 0;
             return None;
         }
         self.streak = self.streak.saturating_add(1);
-        if self.streak < if answered { rise } else { fall } {
+        if self.streak < if replied { rise } else { fall } {
             return None;
         }
         *self = ProbeHealth {
-            alive: answered,
+            alive: replied,
             streak: 0,
         };
-        Some(answered)
+        Some(replied)
     }
 
     /// Forgets the last results, which belong to a previous address.
@@ -50,11 +50,11 @@ impl ProbeHealth {
     }
 }
 
-/// Why a probe failed.
+/// The reason why a probe failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeFailure {
     /// No reply came within this time.
-    NoAnswer(Duration),
+    NoReply(Duration),
     /// The port is closed.
     Refused,
     /// A reply came, but not the expected one.
@@ -63,15 +63,15 @@ pub enum ProbeFailure {
     Closed,
     /// There is no route to the upstream; with the kernel's error text.
     Unreachable(String),
-    /// This host lacks a resource; with the kernel's error text. It says nothing about the upstream.
+    /// This host lacks a resource; with the kernel's error text. It does not concern the upstream.
     Ours(String),
 }
 
 impl ProbeFailure {
-    /// Returns what the operator can do about the failure.
+    /// Returns a suggestion of what the operator can do about the failure.
     pub fn advice(&self) -> &'static str {
         match self {
-            ProbeFailure::NoAnswer(_) => {
+            ProbeFailure::NoReply(_) => {
                 "check that it runs, that it replies to the probe, and that no firewall blocks either"
             }
             ProbeFailure::Refused => "check that it runs, and the port",
@@ -90,7 +90,7 @@ impl ProbeFailure {
 impl fmt::Display for ProbeFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ProbeFailure::NoAnswer(timeout) => write!(
+            ProbeFailure::NoReply(timeout) => write!(
                 f,
                 "no reply within {}",
                 humantime::format_duration(*timeout)
@@ -110,10 +110,10 @@ mod tests {
 
     /// `rise` successes in a row make an upstream alive, and `fall` failures in a row make it dead. Any other result
     /// restarts the count. In the input, `.` is a success and `x` a failure; each output has the state after each
-    /// probe.
+    /// probe, `+` for alive and `-` for dead.
     #[test]
     fn rise_and_fall() {
-        for (rise, fall, probes, thought) in [
+        for (rise, fall, probes, expected) in [
             (2, 3, "......", "++++++"),
             (2, 3, "xx.xx.xxx", "++++++++-"),
             (2, 3, "xxx.x..xx", "++----+++"),
@@ -124,17 +124,24 @@ mod tests {
             (0, 0, ".x.", "+-+"),
         ] {
             let mut health = ProbeHealth::default();
-            let mut told = true;
-            let mut seen = String::new();
+            let mut reported = true;
+            let mut states = String::new();
             for probe in probes.chars() {
                 let before = health.alive;
-                let news = health.record(probe == '.', rise, fall);
-                assert_eq!(news.is_some(), before != health.alive, "news are told once");
-                told = news.unwrap_or(told);
-                assert_eq!(told, health.alive);
-                seen.push(if told { '+' } else { '-' });
+                let change = health.record(probe == '.', rise, fall);
+                assert_eq!(
+                    change.is_some(),
+                    before != health.alive,
+                    "a change is reported once"
+                );
+                reported = change.unwrap_or(reported);
+                assert_eq!(reported, health.alive);
+                states.push(if reported { '+' } else { '-' });
             }
-            assert_eq!(seen, thought, "rise {rise}, fall {fall}, probes {probes}");
+            assert_eq!(
+                states, expected,
+                "rise {rise}, fall {fall}, probes {probes}"
+            );
         }
     }
 

@@ -3,8 +3,8 @@
 //!
 //! One thread polls all probes and runs both schedules (`monitor_thread.rs`). A look-up may block for as long as the
 //! system's resolver does. Each therefore has its own thread, so that a look-up that hangs delays no other.
-//! `resolver.rs` and `prober.rs` decide, `schedule.rs` keeps the times, `health.rs` counts, and `probe.rs` performs one
-//! probe. They return `News`; only the monitor thread publishes it.
+//! `resolver.rs` and `prober.rs` decide what to do, `schedule.rs` decides when, `health.rs` counts results, and
+//! `probe.rs` performs one probe. They return `News`; only the monitor thread publishes it.
 
 mod health;
 mod monitor_thread;
@@ -29,7 +29,7 @@ pub use self::monitored::{MonitoredUpstream, Outside, UpstreamState};
 use crate::config::Config;
 use crate::net::fib;
 use crate::plan::Plan;
-use crate::plan::forwarding_loops::LoopWatch;
+use crate::plan::forwarding_loops::{LoopInputs, LoopWatch};
 use crate::plan::upstreams::{PlannedUpstream, addresses};
 use crate::worker::command::{Command, Handle};
 
@@ -53,8 +53,8 @@ struct Thread {
 impl Monitor {
     /// Starts the monitor for the upstreams of a plan whose workers run.
     ///
-    /// `known` holds the previous states, by index. If the monitor cannot start, the upstreams keep their states and
-    /// the log says so.
+    /// `known` holds the previous states, by index. If the monitor cannot start, an error is logged and the
+    /// upstreams keep their states.
     pub fn of_plan(
         config: &Config,
         plan: &Plan,
@@ -62,20 +62,22 @@ impl Monitor {
         known: &[Option<UpstreamState>],
     ) -> Monitor {
         let mut loop_watch = LoopWatch::new(
-            config,
-            &plan.table,
+            LoopInputs {
+                config,
+                table: &plan.table,
+                upstreams: &plan.upstreams,
+            },
             &plan.names,
-            &plan.upstreams,
             fib::look_up,
         );
-        let tell = move |id, change| {
+        let notify = move |id, event| {
             for worker in &workers {
                 // The supervisor handles a worker that has ended.
-                worker.send(Command::UpstreamEvent(id, change));
+                worker.send(Command::UpstreamEvent(id, event));
             }
         };
         let outside = Outside {
-            tell: Box::new(tell),
+            notify: Box::new(notify),
             look_up: Arc::new(|name| addresses(name, 0)),
             permit: Box::new(move |id, address| loop_watch.permit(id, address)),
         };
@@ -88,7 +90,7 @@ impl Monitor {
         }
         let states = states(&monitored_upstreams);
         Monitor::start(monitored_upstreams, outside).unwrap_or_else(|error| {
-            log::error!("nobody looks after the upstreams, which stay as they are now: {error}");
+            log::error!("cannot start the monitor of upstreams: {error}; their addresses and health no longer change; restart the daemon");
             Monitor {
                 states: Arc::new(Mutex::new(states)),
                 thread: None,
@@ -170,11 +172,11 @@ fn states(monitored_upstreams: &[MonitoredUpstream]) -> Vec<UpstreamState> {
 
 /// Returns the monitored upstreams of a plan.
 fn monitored_upstreams(config: &Config, plan: &Plan) -> Vec<MonitoredUpstream> {
-    let keep = |handler: &crate::config::NamedHandler| {
+    let settings = |handler: &crate::config::NamedHandler| {
         let settings = handler.spec.monitor_settings();
         (settings.probe.map(Arc::new), settings.resolve_interval)
     };
-    let settings: Vec<_> = config.handlers.iter().map(keep).collect();
+    let settings: Vec<_> = config.handlers.iter().map(settings).collect();
     let monitored = |planned: &PlannedUpstream| {
         let (probe, resolve_interval) = settings[planned.handler.index()].clone();
         MonitoredUpstream {

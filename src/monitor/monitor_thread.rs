@@ -14,7 +14,7 @@ use crate::dispatch::id::UpstreamId;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::monitor::monitored::{MonitoredUpstream, News, Outside, UpstreamState};
 use crate::monitor::prober::Prober;
-use crate::monitor::resolver::{LookupResult, Resolver};
+use crate::monitor::resolver::{CompletedLookup, Resolver};
 
 const EVENTS_MAX: usize = 256;
 /// The token of the waker. Probes have the tokens from 0.
@@ -23,8 +23,8 @@ const MESSAGES: Token = Token(usize::MAX);
 /// A message to the monitor thread.
 #[derive(Debug)]
 pub enum MonitorMessage {
-    /// The result of a look-up, by its number.
-    Looked(usize, LookupResult),
+    /// A look-up has ended.
+    LookedUp(CompletedLookup),
     /// Stop the thread.
     Stop,
 }
@@ -60,22 +60,18 @@ impl MonitorThread {
         let start = Instant::now();
         let resolver = Resolver::new(monitored_upstreams, start);
         let prober = Prober::new(monitored_upstreams, poll.registry().try_clone()?, start);
-        let (news, others) = (Vec::new(), (sender.clone(), Arc::clone(&waker)));
-        Ok((
-            MonitorThread {
-                poll,
-                waker,
-                messages,
-                sender,
-                resolver,
-                prober,
-                outside,
-                states,
-                news,
-            },
-            others.0,
-            others.1,
-        ))
+        let monitor_thread = MonitorThread {
+            poll,
+            waker: Arc::clone(&waker),
+            messages,
+            sender: sender.clone(),
+            resolver,
+            prober,
+            outside,
+            states,
+            news: Vec::new(),
+        };
+        Ok((monitor_thread, sender, waker))
     }
 
     /// Returns whether the thread would never have anything to do.
@@ -115,14 +111,9 @@ impl MonitorThread {
         while let Ok(message) = self.messages.try_recv() {
             match message {
                 MonitorMessage::Stop => return false,
-                MonitorMessage::Looked(name, result) => {
-                    self.resolver.on_result(
-                        name,
-                        result,
-                        now,
-                        &mut self.outside.permit,
-                        &mut self.news,
-                    );
+                MonitorMessage::LookedUp(lookup) => {
+                    self.resolver
+                        .on_result(lookup, now, &mut self.outside.permit, &mut self.news);
                 }
             }
         }
@@ -131,30 +122,27 @@ impl MonitorThread {
 
     fn look_up(&mut self, now: Instant) {
         while let Some((place, name)) = self.resolver.next_look_up(now, &mut self.news) {
-            let (sender, waker, look_up) = (
-                self.sender.clone(),
-                Arc::clone(&self.waker),
-                &self.outside.look_up,
-            );
-            let (look_up, name) = (Arc::clone(look_up), name.to_owned());
+            let name = name.to_owned();
+            let sender = self.sender.clone();
+            let waker = Arc::clone(&self.waker);
+            let look_up = Arc::clone(&self.outside.look_up);
             let work = move || {
                 let result = look_up(&name).map_err(|error| error.to_string());
                 // The monitor thread may have ended meanwhile.
-                let _ = sender.send(MonitorMessage::Looked(place, result));
+                let _ = sender.send(MonitorMessage::LookedUp(CompletedLookup { place, result }));
                 let _ = waker.wake();
             };
             if let Err(error) = thread::Builder::new()
                 .name("look-up".to_owned())
                 .spawn(work)
             {
-                let why = format!("cannot start a thread for the lookup: {error}");
-                self.resolver.on_result(
+                let why = format!("cannot start a thread for the look-up: {error}");
+                let failed = CompletedLookup {
                     place,
-                    Err(why),
-                    now,
-                    &mut self.outside.permit,
-                    &mut self.news,
-                );
+                    result: Err(why),
+                };
+                self.resolver
+                    .on_result(failed, now, &mut self.outside.permit, &mut self.news);
             }
         }
     }
@@ -163,31 +151,31 @@ impl MonitorThread {
     fn publish(&mut self, now: Instant) {
         for news in std::mem::take(&mut self.news) {
             match news {
-                News::UpstreamEvent(id, change) => {
+                News::UpstreamEvent(id, event) => {
                     // Update the views first, so that they show each change that a worker acts on.
-                    self.note(id, |state| state.change(change, now));
-                    (self.outside.tell)(id, change);
-                    if let UpstreamEvent::Moved(address) = change {
+                    self.update(id, |state| state.apply(event, now));
+                    (self.outside.notify)(id, event);
+                    if let UpstreamEvent::Moved(address) = event {
                         self.prober.on_moved(id, address, now);
                     }
                 }
                 News::Failed(id, failure) => {
-                    self.note(id, |state| state.failed = Some((now, failure)));
+                    self.update(id, |state| state.failed = Some((now, failure)));
                 }
-                News::Say(level, text) => log::log!(level, "{text}"),
+                News::Log(level, text) => log::log!(level, "{text}"),
             }
         }
     }
 
-    fn note(&self, id: UpstreamId, change: impl FnOnce(&mut UpstreamState)) {
+    fn update(&self, id: UpstreamId, change: impl FnOnce(&mut UpstreamState)) {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut states[id.index()]);
     }
 }
 
 impl UpstreamState {
-    fn change(&mut self, change: UpstreamEvent, now: Instant) {
-        match change {
+    fn apply(&mut self, event: UpstreamEvent, now: Instant) {
+        match event {
             UpstreamEvent::Alive(alive) => self.alive = alive,
             UpstreamEvent::Moved(address) => self.address = Some::<SocketAddr>(address),
             UpstreamEvent::Drain(_) => return,

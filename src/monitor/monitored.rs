@@ -17,7 +17,7 @@ use crate::monitor::health::ProbeFailure;
 pub struct MonitoredUpstream {
     /// The name of the handler.
     pub handler: String,
-    /// The upstream as the file states it.
+    /// The upstream as the file defines it.
     pub upstream: Upstream,
     /// Index of the interface that datagrams leave through; 0 leaves the choice to the kernel.
     pub interface: u32,
@@ -44,14 +44,14 @@ impl MonitoredUpstream {
 /// Resolves a name.
 pub type NameLookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-/// The monitor's effects on the outside, which a test replaces.
+/// What the monitor needs from its environment. A test replaces it.
 pub struct Outside {
     /// Sends an event to every worker.
-    pub tell: Box<dyn FnMut(UpstreamId, UpstreamEvent) + Send>,
+    pub notify: Box<dyn FnMut(UpstreamId, UpstreamEvent) + Send>,
     /// Resolves a name; may block. The ports of the returned addresses have no meaning.
     pub look_up: Arc<NameLookup>,
-    /// Checks whether an upstream may move to an address. The error says what the move would cause, as in "which would
-    /// close …".
+    /// Checks whether an upstream may move to an address. The error describes what the move would cause, as in
+    /// "which would close …".
     pub permit: Box<dyn FnMut(UpstreamId, SocketAddr) -> Result<(), String> + Send>,
 }
 
@@ -91,5 +91,5 @@ pub(super) enum News {
     /// A failed probe, for the views.
     Failed(UpstreamId, ProbeFailure),
     /// A line for the log.
-    Say(log::Level, String),
+    Log(log::Level, String),
 }

@@ -24,6 +24,15 @@ const DATAGRAMS_MAX: u32 = 16;
 /// The result of a probe.
 pub type ProbeOutcome = Result<(), ProbeFailure>;
 
+/// The path of a probe from this host to the upstream.
+#[derive(Debug, Clone, Copy)]
+pub struct ProbePath {
+    /// The address of the upstream.
+    pub to: SocketAddr,
+    /// The source address and the interface.
+    pub leaving: Leaving,
+}
+
 /// A probe in progress.
 #[derive(Debug)]
 pub struct Probe {
@@ -37,12 +46,12 @@ enum ProbeSocket {
         /// Datagrams received that were not the expected reply.
         others: u32,
     },
-    Tcp(Conversation),
+    Tcp(TcpExchange),
 }
 
 /// The progress of a request and its reply over TCP.
 #[derive(Debug)]
-struct Conversation {
+struct TcpExchange {
     stream: TcpStream,
     /// Whether the connection is established.
     is_open: bool,
@@ -62,26 +71,27 @@ impl Probe {
     pub fn begin(
         registry: &Registry,
         token: Token,
-        to: SocketAddr,
-        leaving: Leaving,
+        path: ProbePath,
         probe: &ProbeSettings,
     ) -> Result<Probe, ProbeFailure> {
         let begun = match probe.over {
-            ProbeOver::Udp => begin_udp(registry, token, to, leaving, &probe.send),
-            ProbeOver::Tcp => begin_tcp(registry, token, to, leaving),
+            ProbeOver::Udp => begin_udp(registry, token, path, &probe.send),
+            ProbeOver::Tcp => begin_tcp(registry, token, path),
         };
         begun
             .map(|socket| Probe { socket })
             .map_err(|error| failure(&error))
     }
 
-    /// Does what is possible without blocking. Returns the outcome when the probe is over. It must be called after each
-    /// event.
-    pub fn go_on(&mut self, probe: &ProbeSettings, buffer: &mut [u8]) -> Option<ProbeOutcome> {
+    /// Proceeds as far as is possible without blocking. Returns the outcome when the probe is over. The caller calls it
+    /// after each event.
+    pub fn proceed(&mut self, probe: &ProbeSettings, buffer: &mut [u8]) -> Option<ProbeOutcome> {
         loop {
             let result = match &mut self.socket {
-                ProbeSocket::Udp { socket, others } => hear_datagram(socket, others, probe, buffer),
-                ProbeSocket::Tcp(conversation) => conversation.step(probe, buffer),
+                ProbeSocket::Udp { socket, others } => {
+                    receive_datagram(socket, others, probe, buffer)
+                }
+                ProbeSocket::Tcp(exchange) => exchange.step(probe, buffer),
             };
             match result {
                 Ok(outcome) => return Some(outcome),
@@ -94,16 +104,16 @@ impl Probe {
         }
     }
 
-    /// Returns why the probe failed, when its timeout has expired.
+    /// Returns the reason why the probe failed, when its timeout has expired.
     pub fn overdue(&self, probe: &ProbeSettings) -> ProbeFailure {
-        let has_other_answer = match &self.socket {
+        let has_other_reply = match &self.socket {
             ProbeSocket::Udp { others, .. } => *others > 0,
-            ProbeSocket::Tcp(conversation) => !conversation.received.is_empty(),
+            ProbeSocket::Tcp(exchange) => !exchange.received.is_empty(),
         };
-        if has_other_answer {
+        if has_other_reply {
             ProbeFailure::Unexpected
         } else {
-            ProbeFailure::NoAnswer(probe.timeout)
+            ProbeFailure::NoReply(probe.timeout)
         }
     }
 }
@@ -111,29 +121,24 @@ impl Probe {
 fn begin_udp(
     registry: &Registry,
     token: Token,
-    to: SocketAddr,
-    leaving: Leaving,
-    question: &[u8],
+    path: ProbePath,
+    request: &[u8],
 ) -> io::Result<ProbeSocket> {
+    let ProbePath { to, leaving } = path;
     let mut socket = UdpSocket::from_std(probe::udp(to, leaving)?);
-    refuse_ourselves(socket.local_addr()?, to)?;
+    reject_self_connection(socket.local_addr()?, to)?;
     registry.register(&mut socket, token, Interest::READABLE)?;
-    match socket.send(question) {
+    match socket.send(request) {
         // If the device queue is full, no reply comes, and the timeout reports it.
         Err(error) if errno::of_probe(&error) != ProbeError::Wait => Err(error),
         _ => Ok(ProbeSocket::Udp { socket, others: 0 }),
     }
 }
 
-fn begin_tcp(
-    registry: &Registry,
-    token: Token,
-    to: SocketAddr,
-    leaving: Leaving,
-) -> io::Result<ProbeSocket> {
-    let mut stream = TcpStream::from_std(probe::tcp(to, leaving)?);
+fn begin_tcp(registry: &Registry, token: Token, path: ProbePath) -> io::Result<ProbeSocket> {
+    let mut stream = TcpStream::from_std(probe::tcp(path.to, path.leaving)?);
     registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-    Ok(ProbeSocket::Tcp(Conversation {
+    Ok(ProbeSocket::Tcp(TcpExchange {
         stream,
         is_open: false,
         sent: 0,
@@ -141,9 +146,9 @@ fn begin_tcp(
     }))
 }
 
-/// Refuses a socket that is connected to itself. The kernel may choose the probed port as source port if it is unused,
+/// Rejects a socket that is connected to itself. The kernel may choose the probed port as source port if it is unused,
 /// and the probe would then receive its own request.
-fn refuse_ourselves(local: SocketAddr, to: SocketAddr) -> io::Result<()> {
+fn reject_self_connection(local: SocketAddr, to: SocketAddr) -> io::Result<()> {
     if local == to {
         Err(io::Error::from_raw_os_error(libc::ECONNREFUSED))
     } else {
@@ -151,7 +156,7 @@ fn refuse_ourselves(local: SocketAddr, to: SocketAddr) -> io::Result<()> {
     }
 }
 
-fn hear_datagram(
+fn receive_datagram(
     socket: &UdpSocket,
     others: &mut u32,
     probe: &ProbeSettings,
@@ -169,9 +174,9 @@ fn hear_datagram(
     }
 }
 
-impl Conversation {
-    /// Proceeds as far as is possible without blocking. Returns the outcome, or an error, which may say that the socket
-    /// would block.
+impl TcpExchange {
+    /// Proceeds as far as is possible without blocking. Returns the outcome, or an error. The error may be that the
+    /// socket would block.
     fn step(&mut self, probe: &ProbeSettings, buffer: &mut [u8]) -> io::Result<ProbeOutcome> {
         if !self.is_open {
             self.check_open()?;
@@ -186,7 +191,7 @@ impl Conversation {
         loop {
             let room = buffer.len().min(STREAM_BYTES_MAX - self.received.len());
             let len = self.stream.read(&mut buffer[..room])?;
-            if let Some(outcome) = self.judge(&buffer[..len], &probe.expect) {
+            if let Some(outcome) = self.check_reply(&buffer[..len], &probe.expect) {
                 return Ok(outcome);
             }
         }
@@ -198,12 +203,12 @@ impl Conversation {
             return Err(error);
         }
         let peer = self.stream.peer_addr()?;
-        refuse_ourselves(self.stream.local_addr()?, peer)
+        reject_self_connection(self.stream.local_addr()?, peer)
     }
 
     /// Appends the bytes read and decides whether the reply matches. `read` is empty at the end of the stream, or if
     /// the buffer has no space left.
-    fn judge(&mut self, read: &[u8], expected: &[u8]) -> Option<ProbeOutcome> {
+    fn check_reply(&mut self, read: &[u8], expected: &[u8]) -> Option<ProbeOutcome> {
         if read.is_empty() {
             let failure = if self.received.is_empty() {
                 ProbeFailure::Closed
@@ -219,9 +224,9 @@ impl Conversation {
     }
 }
 
-fn contains(answer: &[u8], expected: &[u8]) -> bool {
+fn contains(reply: &[u8], expected: &[u8]) -> bool {
     // windows() panics on a size of 0.
-    expected.is_empty() || answer.windows(expected.len()).any(|part| part == expected)
+    expected.is_empty() || reply.windows(expected.len()).any(|part| part == expected)
 }
 
 fn failure(error: &io::Error) -> ProbeFailure {

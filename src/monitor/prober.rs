@@ -12,14 +12,14 @@ use crate::dispatch::id::UpstreamId;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::monitor::health::{ProbeFailure, ProbeHealth};
 use crate::monitor::monitored::{MonitoredUpstream, News};
-use crate::monitor::probe::{BUFFER_BYTES, Probe, ProbeOutcome};
+use crate::monitor::probe::{BUFFER_BYTES, Probe, ProbeOutcome, ProbePath};
 use crate::monitor::schedule::{Schedule, Turn};
 use crate::net::probe::Leaving;
 use crate::number;
 
 /// Largest number of probes in progress. Each needs a descriptor, of the few that are not reserved for sessions.
 /// Further probes wait.
-const UNDER_WAY_MAX: usize = 256;
+const IN_PROGRESS_MAX: usize = 256;
 /// Time between the first probes of two upstreams, so that they do not all start at once. It is shorter if the interval
 /// is too short.
 const FIRST_GAP: Duration = Duration::from_millis(10);
@@ -64,7 +64,7 @@ impl Prober {
                     Some((UpstreamId::new(id), monitored, probe))
                 });
         let monitored_upstreams: Vec<_> = monitored_upstreams.collect();
-        let mut schedule = Schedule::new(UNDER_WAY_MAX);
+        let mut schedule = Schedule::new(IN_PROGRESS_MAX);
         for (place, (_, monitored, probe)) in monitored_upstreams.iter().enumerate() {
             let (first, phase) = beginnings(place, monitored_upstreams.len(), probe.interval);
             let first = monitored.state.address.map(|_| start + first);
@@ -99,7 +99,7 @@ impl Prober {
         let Some(running_probe) = &mut probed.running_probe else {
             return;
         };
-        if let Some(outcome) = running_probe.go_on(&probed.probe, &mut self.buffer) {
+        if let Some(outcome) = running_probe.proceed(&probed.probe, &mut self.buffer) {
             self.end(token.0, outcome, now, news);
         }
     }
@@ -139,13 +139,11 @@ impl Prober {
             self.schedule.done(place, now);
             return;
         };
-        match Probe::begin(
-            &self.registry,
-            Token(place),
-            address,
-            probed.leaving(),
-            &probed.probe,
-        ) {
+        let path = ProbePath {
+            to: address,
+            leaving: probed.leaving(),
+        };
+        match Probe::begin(&self.registry, Token(place), path, &probed.probe) {
             Ok(running_probe) => probed.running_probe = Some(running_probe),
             Err(failure) => self.end(place, Err(failure), now, news),
         }
@@ -154,13 +152,13 @@ impl Prober {
     fn end(&mut self, place: usize, outcome: ProbeOutcome, now: Instant, news: &mut Vec<News>) {
         let probed = &mut self.probed[place];
         probed.running_probe = None;
-        probed.judge(outcome, news);
+        probed.record_outcome(outcome, news);
         self.schedule.done(place, now);
     }
 }
 
-/// Returns the delay of an upstream's first probe, and the origin of its probe grid. The first probes start soon; later
-/// ones are spread over the interval.
+/// Returns the delay of an upstream's first probe, and the delay of the origin of its probe grid. The first probes
+/// start soon; later ones are spread over the interval.
 fn beginnings(place: usize, count: usize, interval: Duration) -> (Duration, Duration) {
     let share = |whole: Duration| whole.mul_f64(place as f64 / count as f64);
     let phase = share(interval);
@@ -187,7 +185,7 @@ impl Probed {
         }
     }
 
-    /// Returns how the upstream's probes leave this host.
+    /// Returns the source address and the interface of the upstream's probes.
     fn leaving(&self) -> Leaving {
         let from = match self.monitored.upstream.egress.from {
             SendFrom::Address(from) => Some(from),
@@ -211,7 +209,8 @@ impl Probed {
         }
     }
 
-    fn judge(&mut self, outcome: ProbeOutcome, news: &mut Vec<News>) {
+    /// Counts the outcome of a probe, and reports the change that follows from it.
+    fn record_outcome(&mut self, outcome: ProbeOutcome, news: &mut Vec<News>) {
         let ProbeSettings { rise, fall, .. } = *self.probe;
         let failure = match outcome {
             Ok(()) => None,
@@ -230,7 +229,7 @@ impl Probed {
                         "{}: {failure}; its state does not change: {advice}",
                         self.label()
                     );
-                    news.push(News::Say(log::Level::Warn, text));
+                    news.push(News::Log(log::Level::Warn, text));
                 }
             }
             failure => {
@@ -238,17 +237,17 @@ impl Probed {
                     return;
                 };
                 news.push(News::UpstreamEvent(self.id, UpstreamEvent::Alive(alive)));
-                news.push(self.obituary(failure.as_ref()));
+                news.push(self.log_line(failure.as_ref()));
             }
         }
     }
 
     /// Returns the log line for a change between alive and dead.
-    fn obituary(&self, failure: Option<&ProbeFailure>) -> News {
+    fn log_line(&self, failure: Option<&ProbeFailure>) -> News {
         let ProbeSettings { rise, fall, .. } = *self.probe;
         let label = self.label();
         match failure {
-            None => News::Say(
+            None => News::Log(
                 log::Level::Info,
                 format!("{label} is alive again: it replied to {}", in_a_row(rise)),
             ),
@@ -260,7 +259,7 @@ impl Probed {
                     in_a_row(fall),
                     in_a_row(rise)
                 );
-                News::Say(log::Level::Warn, text)
+                News::Log(log::Level::Warn, text)
             }
         }
     }
@@ -389,7 +388,7 @@ mod tests {
 
     /// A few upstreams are probed at once when the daemon starts. One without an address is probed when it gets one.
     #[test]
-    fn few_are_asked_at_once() {
+    fn few_are_probed_at_once() {
         let start = Instant::now();
         let mut monitored_upstreams = monitored_upstreams(3, 10 * SECOND);
         Arc::make_mut(&mut monitored_upstreams[2]).state.address = None;
@@ -403,26 +402,26 @@ mod tests {
     /// The log names the upstream, the reason and the cure, once per change. A shortage of this host is no failure of
     /// the upstream.
     #[test]
-    fn changes_are_told_with_their_reason() {
+    fn changes_are_logged_with_their_reason() {
         let (mut prober, id) = (
             prober(&monitored_upstreams(1, SECOND), Instant::now()),
             UpstreamId(0),
         );
-        let mut hear = |outcomes: &[ProbeOutcome]| {
+        let mut record = |outcomes: &[ProbeOutcome]| {
             let mut news = Vec::new();
             outcomes
                 .iter()
-                .for_each(|outcome| prober.probed[0].judge(outcome.clone(), &mut news));
+                .for_each(|outcome| prober.probed[0].record_outcome(outcome.clone(), &mut news));
             news.retain(|one| !matches!(one, News::Failed(..)));
             news
         };
         let (refused, silent) = (
             Err(ProbeFailure::Refused),
-            Err(ProbeFailure::NoAnswer(2 * SECOND)),
+            Err(ProbeFailure::NoReply(2 * SECOND)),
         );
         let stuck = Err(ProbeFailure::Ours("Too many open files".to_owned()));
         assert_eq!(
-            hear(&[
+            record(&[
                 refused.clone(),
                 refused,
                 Ok(()),
@@ -434,23 +433,23 @@ mod tests {
         let text = "upstream 192.0.2.1:1 of handler `web`: cannot send the probe: Too many open files; its state does not \
                     change: check `ulimit -n`, and the address and interface that probes leave from";
         assert_eq!(
-            hear(&[stuck.clone(), stuck.clone(), stuck]),
-            [News::Say(log::Level::Warn, text.to_owned())]
+            record(&[stuck.clone(), stuck.clone(), stuck]),
+            [News::Log(log::Level::Warn, text.to_owned())]
         );
         let text = "upstream 192.0.2.1:1 of handler `web` is dead: no reply within 2s, the last of 3 probes in a row that \
                     failed. It gets no new sessions until it has replied to 2 probes in a row; check that it runs, that \
                     it replies to the probe, and that no firewall blocks either";
         let died = [
             News::UpstreamEvent(id, UpstreamEvent::Alive(false)),
-            News::Say(log::Level::Warn, text.to_owned()),
+            News::Log(log::Level::Warn, text.to_owned()),
         ];
-        assert_eq!(hear(&[silent.clone(), silent.clone(), silent]), died);
+        assert_eq!(record(&[silent.clone(), silent.clone(), silent]), died);
         let text =
             "upstream 192.0.2.1:1 of handler `web` is alive again: it replied to 2 probes in a row";
         let revived = [
             News::UpstreamEvent(id, UpstreamEvent::Alive(true)),
-            News::Say(log::Level::Info, text.to_owned()),
+            News::Log(log::Level::Info, text.to_owned()),
         ];
-        assert_eq!(hear(&[Ok(()), Ok(()), Ok(())]), revived);
+        assert_eq!(record(&[Ok(()), Ok(()), Ok(())]), revived);
     }
 }

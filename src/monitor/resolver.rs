@@ -12,16 +12,22 @@ use crate::monitor::monitored::{MonitoredUpstream, News};
 use crate::monitor::schedule::{Schedule, Turn};
 
 /// Largest number of look-ups in progress. Each needs a thread. Further look-ups wait.
-const UNDER_WAY_MAX: usize = 8;
+const IN_PROGRESS_MAX: usize = 8;
 /// A look-up that takes longer than this is logged. It continues, since getaddrinfo(3) cannot be cancelled.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Time between look-ups while an upstream has no address, unless the interval is shorter.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// The result of a look-up: addresses whose ports have no meaning, or an error text.
-pub type LookupResult = Result<Vec<SocketAddr>, String>;
+/// A look-up that has ended.
+#[derive(Debug)]
+pub struct CompletedLookup {
+    /// The number of the name, as [`Resolver::next_look_up`] returned it.
+    pub place: usize,
+    /// The addresses, whose ports have no meaning, or an error text.
+    pub result: Result<Vec<SocketAddr>, String>,
+}
 
-/// Checks whether an upstream may move to an address. The error says what the move would cause.
+/// Checks whether an upstream may move to an address. The error describes what the move would cause.
 pub type Permit<'a> = &'a mut dyn FnMut(UpstreamId, SocketAddr) -> Result<(), String>;
 
 /// All names that are resolved again. Positions in this list are the schedule's jobs.
@@ -78,7 +84,7 @@ impl Resolver {
             });
         }
         names.retain(|name| name.pace().is_some());
-        let mut schedule = Schedule::new(UNDER_WAY_MAX);
+        let mut schedule = Schedule::new(IN_PROGRESS_MAX);
         for name in &names {
             // The names were looked up when the daemon started, so the first look-up here waits an interval.
             schedule.add(
@@ -108,7 +114,7 @@ impl Resolver {
                 Turn::Begin(place) => return Some((place, &self.names[place].name)),
                 Turn::Overdue(place) => {
                     let why = format!("no response within {}", humantime::format_duration(TIMEOUT));
-                    self.names[place].fail(&why, news);
+                    self.names[place].record_failure(&why, news);
                 }
             }
         }
@@ -118,17 +124,17 @@ impl Resolver {
     /// Handles the result of a look-up.
     pub fn on_result(
         &mut self,
-        place: usize,
-        result: LookupResult,
+        lookup: CompletedLookup,
         now: Instant,
         permit: Permit<'_>,
         news: &mut Vec<News>,
     ) {
+        let CompletedLookup { place, result } = lookup;
         let name = &mut self.names[place];
         match result {
-            Ok(addresses) if !addresses.is_empty() => name.take(&addresses, permit, news),
-            Ok(_) => name.fail("it has no address", news),
-            Err(why) => name.fail(&why, news),
+            Ok(addresses) if !addresses.is_empty() => name.use_addresses(&addresses, permit, news),
+            Ok(_) => name.record_failure("it has no address", news),
+            Err(why) => name.record_failure(&why, news),
         }
         self.schedule.set_interval(place, name.pace());
         self.schedule.done(place, now);
@@ -145,10 +151,16 @@ impl Name {
         }
     }
 
-    fn take(&mut self, addresses: &[SocketAddr], permit: Permit<'_>, news: &mut Vec<News>) {
+    /// Moves each upstream whose address is not among the results to the first result, if that is permitted.
+    fn use_addresses(
+        &mut self,
+        addresses: &[SocketAddr],
+        permit: Permit<'_>,
+        news: &mut Vec<News>,
+    ) {
         let had_address = self.users.iter().any(|user| user.address.is_some());
         if std::mem::replace(&mut self.is_failing, false) && had_address {
-            news.push(News::Say(
+            news.push(News::Log(
                 log::Level::Info,
                 format!("name {} resolves again", self.name),
             ));
@@ -169,7 +181,7 @@ impl Name {
                             format!("upstream {label}: now at {address}, had no address before")
                         }
                     };
-                    News::Say(log::Level::Info, text)
+                    News::Log(log::Level::Info, text)
                 }
                 Err(_) if user.forbidden == Some(address) => continue,
                 Err(why) => {
@@ -182,7 +194,7 @@ impl Name {
                         "upstream {label}: its name now resolves to {address}, which would close {why}; {stays}. Correct \
                          the name's records, or write an address"
                     );
-                    News::Say(log::Level::Warn, text)
+                    News::Log(log::Level::Warn, text)
                 }
             };
             // Two handlers with the same upstream share one log line.
@@ -194,7 +206,7 @@ impl Name {
     }
 
     /// Logs a failure, once per series of failures.
-    fn fail(&mut self, why: &str, news: &mut Vec<News>) {
+    fn record_failure(&mut self, why: &str, news: &mut Vec<News>) {
         if std::mem::replace(&mut self.is_failing, true) {
             return;
         }
@@ -204,7 +216,7 @@ impl Name {
              every {}; check the name, and /etc/resolv.conf",
             humantime::format_duration(pace)
         );
-        news.push(News::Say(log::Level::Warn, text));
+        news.push(News::Log(log::Level::Warn, text));
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// Shortest interval, so that no job is due again at the moment it ends.
 const INTERVAL_MIN: Duration = Duration::from_millis(1);
 
-/// What the caller must do now.
+/// An action that the caller must take now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
     /// Begin this job. It is in progress until [`Schedule::done`].
@@ -24,8 +24,8 @@ pub struct Schedule {
     timers: BTreeSet<(Instant, usize)>,
     /// Jobs that are due while too many others are in progress.
     waiting: VecDeque<usize>,
-    under_way: usize,
-    under_way_max: usize,
+    in_progress: usize,
+    in_progress_max: usize,
 }
 
 #[derive(Debug)]
@@ -44,19 +44,19 @@ struct ScheduledJob {
 enum JobState {
     Idle,
     Waiting,
-    UnderWay,
+    InProgress,
 }
 
 impl Schedule {
-    /// Returns a schedule without jobs that allows `under_way_max` jobs in progress.
-    pub fn new(under_way_max: usize) -> Schedule {
+    /// Returns a schedule without jobs that allows `in_progress_max` jobs in progress.
+    pub fn new(in_progress_max: usize) -> Schedule {
         let (jobs, timers, waiting) = (Vec::new(), BTreeSet::new(), VecDeque::new());
         Schedule {
             jobs,
             timers,
             waiting,
-            under_way: 0,
-            under_way_max,
+            in_progress: 0,
+            in_progress_max,
         }
     }
 
@@ -89,7 +89,7 @@ impl Schedule {
 
     /// Returns the next thing to do now. Call it until it returns `None`.
     pub fn next_turn(&mut self, now: Instant) -> Option<Turn> {
-        if self.under_way < self.under_way_max
+        if self.in_progress < self.in_progress_max
             && let Some(job) = self.waiting.pop_front()
         {
             return Some(self.begin(job, now));
@@ -99,8 +99,8 @@ impl Schedule {
         {
             self.set_timer(job, None);
             match self.jobs[job].state {
-                JobState::UnderWay => return Some(Turn::Overdue(job)),
-                JobState::Idle if self.under_way < self.under_way_max => {
+                JobState::InProgress => return Some(Turn::Overdue(job)),
+                JobState::Idle if self.in_progress < self.in_progress_max => {
                     return Some(self.begin(job, now));
                 }
                 JobState::Idle => {
@@ -114,8 +114,8 @@ impl Schedule {
     }
 
     fn begin(&mut self, job: usize, now: Instant) -> Turn {
-        self.under_way += 1;
-        self.jobs[job].state = JobState::UnderWay;
+        self.in_progress += 1;
+        self.jobs[job].state = JobState::InProgress;
         self.jobs[job].began = now;
         self.set_timer(job, now.checked_add(self.jobs[job].timeout));
         Turn::Begin(job)
@@ -131,11 +131,11 @@ impl Schedule {
             began,
             ..
         } = &mut self.jobs[job];
-        if *state != JobState::UnderWay {
+        if *state != JobState::InProgress {
             return;
         }
         *state = JobState::Idle;
-        self.under_way -= 1;
+        self.in_progress -= 1;
         let next = interval
             .and_then(|interval| next_on_grid(*grid, interval, now.max(*began + interval / 2)));
         self.set_timer(job, next);
@@ -194,10 +194,10 @@ mod tests {
             turns(&mut schedule, start + 2 * SECOND),
             [Turn::Overdue(job)]
         );
-        assert_eq!(schedule.wake_at(), None, "told once");
+        assert_eq!(schedule.wake_at(), None, "reported once");
         schedule.done(job, start + 3 * SECOND);
         assert_eq!(schedule.wake_at(), Some(start + 10 * SECOND));
-        // The caller asks late, because its thread was busy or the machine slept.
+        // The caller is late, because its thread was busy or the machine slept.
         assert_eq!(
             turns(&mut schedule, start + 47 * SECOND),
             [Turn::Begin(job)]
@@ -249,7 +249,7 @@ mod tests {
 
     /// An interval of zero does not make a job permanently due.
     #[test]
-    fn no_interval_is_endless() {
+    fn no_job_is_always_due() {
         let start = Instant::now();
         let mut schedule = Schedule::new(1);
         schedule.add(start, Some(start), Some(Duration::ZERO), Duration::ZERO);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::config::diagnostics::counted;
 use crate::plan::identity::Identity;
 
 /// What the new configuration does with a row.
@@ -145,10 +146,7 @@ impl Diff {
                 .filter(|line| line.what == what && line.change == RowChange::Kept)
                 .count()
         };
-        let words = ["listener", "route", "handler"].map(|what| match count(what) {
-            1 => format!("1 {what}"),
-            many => format!("{many} {what}s"),
-        });
+        let words = ["listener", "route", "handler"].map(|what| counted(count(what), what));
         format!("{}, {} and {} unchanged", words[0], words[1], words[2])
     }
 }

@@ -40,7 +40,7 @@ pub fn run(config: &Config, plan: &Plan, host: &Host) -> Problems {
             test,
             course,
         }
-        .judge(&mut problems);
+        .check(&mut problems);
     }
     problems
 }
@@ -78,9 +78,8 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// Reports the expectations that are not met. If the route is wrong, the problems that follow from that are not
-    /// reported.
-    fn judge(&self, problems: &mut Problems) {
+    /// Reports the expectations that are not met. If the route is wrong, its consequences are not reported.
+    fn check(&self, problems: &mut Problems) {
         let taker = self
             .course
             .route
@@ -90,9 +89,11 @@ impl Trial<'_> {
             (TestExpectation::NoRoute(at), Some(taker)) => {
                 let message = format!("`expect`: route {} takes {self}", quoted(&taker.label));
                 let problem = Problem::error(at.clone(), message).label("expected no route");
-                problems.push(self.advise(problem.and_at(taker.at.clone(), "this one takes it")));
+                problems.push(
+                    self.with_explain_hint(problem.and_at(taker.at.clone(), "this one takes it")),
+                );
             }
-            (TestExpectation::Taken { .. }, None) => problems.push(self.lost()),
+            (TestExpectation::Taken { .. }, None) => problems.push(self.not_routed()),
             (
                 TestExpectation::Taken {
                     route,
@@ -108,15 +109,18 @@ impl Trial<'_> {
                         format!("`route`: {self} is taken by route {}", quoted(&taker.label));
                     let problem =
                         Problem::error(route.at.clone(), message).label("expected this route");
-                    problems
-                        .push(self.advise(problem.and_at(taker.at.clone(), "this one takes it")));
+                    problems.push(
+                        self.with_explain_hint(
+                            problem.and_at(taker.at.clone(), "this one takes it"),
+                        ),
+                    );
                     return;
                 }
                 for handler in handlers
                     .iter()
                     .filter(|handler| !taker.handlers.contains(&handler.value))
                 {
-                    problems.push(self.unhandled(taker, handler));
+                    problems.push(self.wrong_handler(taker, handler));
                 }
                 if let Some(upstream) = upstream {
                     let reached = self.reached(taker);
@@ -127,11 +131,11 @@ impl Trial<'_> {
                         let reached = reached
                             .iter()
                             .map(|(handler, one)| format!("{one} (`{handler}`)"));
-                        let wanted = upstream.value.to_string();
-                        problems.push(self.unreached(
+                        let expected = upstream.value.to_string();
+                        problems.push(self.wrong_upstream(
                             taker,
                             &upstream.at,
-                            &wanted,
+                            &expected,
                             reached.collect(),
                         ));
                     }
@@ -163,7 +167,7 @@ impl Trial<'_> {
         reached
     }
 
-    fn lost(&self) -> Problem {
+    fn not_routed(&self) -> Problem {
         let (at, label) = match &self.test.expected {
             TestExpectation::Taken {
                 route: Some(route), ..
@@ -177,17 +181,17 @@ impl Trial<'_> {
             } => (upstream.at.clone(), "expected this upstream"),
             _ => (self.test.at.clone(), "expected a route"),
         };
-        let why = if self.course.heard.is_empty() {
-            "no socket would get it"
+        let why = if self.course.receiving.is_empty() {
+            "no socket would receive it"
         } else {
             "it is dropped as no_route"
         };
-        self.advise(
+        self.with_explain_hint(
             Problem::error(at, format!("`expect`: no route takes {self}: {why}")).label(label),
         )
     }
 
-    fn unhandled(&self, taker: &Route, wanted: &Placed<HandlerId>) -> Problem {
+    fn wrong_handler(&self, taker: &Route, expected: &Placed<HandlerId>) -> Problem {
         let names = taker
             .handlers
             .iter()
@@ -196,15 +200,15 @@ impl Trial<'_> {
             "`handler`: {self} goes to {}",
             shortened(names.collect(), "and")
         );
-        let problem = Problem::error(wanted.at.clone(), message).label("expected this handler");
-        self.advise(problem.and_at(taker.at.clone(), "this route takes it"))
+        let problem = Problem::error(expected.at.clone(), message).label("expected this handler");
+        self.with_explain_hint(problem.and_at(taker.at.clone(), "this route takes it"))
     }
 
-    fn unreached(
+    fn wrong_upstream(
         &self,
         taker: &Route,
         at: &Range<usize>,
-        wanted: &str,
+        expected: &str,
         reached: Vec<String>,
     ) -> Problem {
         let message = if reached.is_empty() {
@@ -212,12 +216,12 @@ impl Trial<'_> {
         } else {
             format!("`upstream`: {self} goes to {}", shortened(reached, "or"))
         };
-        let problem = Problem::error(at.clone(), message).label(format!("expected {wanted}"));
-        self.advise(problem.and_at(taker.at.clone(), "this route takes it"))
+        let problem = Problem::error(at.clone(), message).label(format!("expected {expected}"));
+        self.with_explain_hint(problem.and_at(taker.at.clone(), "this route takes it"))
     }
 
     /// Adds a hint with the `explain` command that shows the details.
-    fn advise(&self, problem: Problem) -> Problem {
+    fn with_explain_hint(&self, problem: Problem) -> Problem {
         let Test {
             source,
             destination,
@@ -228,7 +232,7 @@ impl Trial<'_> {
             .as_ref()
             .map_or(String::new(), |name| format!(" --interface {}", name.value));
         let file = self.config.source.name();
-        problem.hint(format!("the whole story: udispatch explain {file} --to {destination} --from {source}{interface}"))
+        problem.hint(format!("for details, run: udispatch explain {file} --to {destination} --from {source}{interface}"))
     }
 }
 

@@ -17,28 +17,36 @@ use crate::net::fib::{DestinationKind, KernelRoute};
 use crate::plan::host::Host;
 use crate::plan::upstreams::{PlannedUpstream, Upstreams};
 
+/// The facts that decide which route a forwarded datagram reaches.
+#[derive(Clone, Copy)]
+pub struct LoopInputs<'a> {
+    /// The routes and handlers of the file.
+    pub config: &'a Config,
+    /// The table of all routes.
+    pub table: &'a Arc<RouteTable>,
+    /// The upstreams with their current addresses.
+    pub upstreams: &'a Upstreams,
+}
+
 /// Reports every upstream that closes a loop.
-pub fn find(
-    config: &Config,
-    table: &RouteTable,
-    upstreams: &Upstreams,
-    host: &Host,
-    problems: &mut Problems,
-) {
-    let graph = Graph::new(config, table, upstreams, &host.look_up);
+pub fn find(forwarding: LoopInputs<'_>, host: &Host, problems: &mut Problems) {
+    let LoopInputs {
+        config, upstreams, ..
+    } = forwarding;
+    let graph = Graph::new(forwarding, &host.look_up);
     for handler in 0..config.handlers.len() {
         for (id, targets) in &graph.edges[handler] {
             if let Some(path) = graph.path_back(targets, handler) {
                 let upstream = &upstreams.get(*id).upstream;
-                let via = words(&path, |route| &config.routes[route.0 as usize].label);
+                let via = route_labels(&path, |route| &config.routes[route.0 as usize].label);
                 let message = format!(
                     "forwarding to {upstream} closes a loop: it comes back to handler `{}` by route {via}",
                     config.handlers[handler].name
                 );
-                let hint = "every datagram would be sent round and round; forward to an address that is not a route here";
+                let hint = "every datagram would circulate; forward to an address that no route of this file matches";
                 problems.push(
                     Problem::error(upstream.at.clone(), message)
-                        .label("comes back to us")
+                        .label("comes back to this daemon")
                         .hint(hint),
                 );
             }
@@ -47,7 +55,7 @@ pub fn find(
 }
 
 /// Lists the labels of the routes on a path, for messages.
-fn words<'a>(path: &[RouteId], label: impl Fn(&RouteId) -> &'a String) -> String {
+fn route_labels<'a>(path: &[RouteId], label: impl Fn(&RouteId) -> &'a String) -> String {
     path.iter()
         .map(|route| label(route).as_str())
         .collect::<Vec<_>>()
@@ -70,17 +78,16 @@ pub struct LoopWatch {
 impl LoopWatch {
     /// Starts with the addresses that the upstreams have in the plan.
     pub fn new(
-        config: &Config,
-        table: &Arc<RouteTable>,
+        forwarding: LoopInputs<'_>,
         names: &Arc<Names>,
-        upstreams: &Upstreams,
         look_up: fn(IpAddr) -> io::Result<KernelRoute>,
     ) -> LoopWatch {
         LoopWatch {
-            graph: Graph::new(config, table, upstreams, &look_up),
-            table: Arc::clone(table),
+            graph: Graph::new(forwarding, &look_up),
+            table: Arc::clone(forwarding.table),
             names: Arc::clone(names),
-            handlers: config
+            handlers: forwarding
+                .config
                 .handlers
                 .iter()
                 .map(|handler| handler.name.clone())
@@ -106,7 +113,7 @@ impl LoopWatch {
             return Ok(());
         };
         if let Some(path) = self.graph.path_back(&targets, handler) {
-            let via = words(&path, |route| &self.names.routes[route.0 as usize]);
+            let via = route_labels(&path, |route| &self.names.routes[route.0 as usize]);
             return Err(format!(
                 "a loop, back to handler `{}` by route {via}",
                 self.handlers[handler]
@@ -125,18 +132,18 @@ struct Graph {
 }
 
 impl Graph {
-    fn new(
-        config: &Config,
-        table: &RouteTable,
-        upstreams: &Upstreams,
-        look_up: &RouteLookup,
-    ) -> Graph {
+    fn new(forwarding: LoopInputs<'_>, look_up: &RouteLookup) -> Graph {
+        let LoopInputs {
+            config,
+            table,
+            upstreams,
+        } = forwarding;
         let mut edges: Vec<Vec<(UpstreamId, Vec<RouteId>)>> =
             config.handlers.iter().map(|_| Vec::new()).collect();
         for (id, planned) in upstreams.iter() {
             let targets = planned.address.as_ref().map_or(Vec::new(), |address| {
                 routes_of(*address, table, look_up, |interface| {
-                    hears(planned, interface)
+                    can_arrive(planned, interface)
                 })
             });
             edges[planned.handler.index()].push((id, targets));
@@ -177,19 +184,19 @@ impl Graph {
 /// any interface. Datagrams to a group do not arrive if IP_MULTICAST_LOOP is off. Otherwise they arrive on the
 /// interface that they leave through (ip_mc_output in the kernel). Two networks can therefore be joined in both
 /// directions.
-fn hears(planned: &PlannedUpstream, interface: Option<u32>) -> bool {
+fn can_arrive(planned: &PlannedUpstream, interface: Option<u32>) -> bool {
     let leaves_elsewhere = |interface| planned.interface != 0 && planned.interface != interface;
     !planned.upstream.is_group()
         || (planned.upstream.egress.loop_back && !interface.is_some_and(leaves_elsewhere))
 }
 
 /// Returns the routes that a datagram sent from this host to `address` may match: all rows down to the first one
-/// without a condition. `hears` returns whether the datagram can arrive on an interface, or on any for `None`.
+/// without a condition. `arrives_on` returns whether the datagram can arrive on an interface, or on any for `None`.
 fn routes_of(
     address: SocketAddr,
     table: &RouteTable,
     look_up: &RouteLookup,
-    hears: impl Fn(Option<u32>) -> bool,
+    arrives_on: impl Fn(Option<u32>) -> bool,
 ) -> Vec<RouteId> {
     // A datagram to the unspecified address goes to the loopback address of this host (ip(7)).
     let ip = match address.ip() {
@@ -197,7 +204,7 @@ fn routes_of(
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    if !is_ours(ip, look_up) {
+    if !is_local(ip, look_up) {
         return Vec::new();
     }
     let mut routes = Vec::new();
@@ -206,7 +213,7 @@ fn routes_of(
         if row.net.contains(&ip)
             && row.ports.0 <= port
             && port <= row.ports.1
-            && hears(row.interface)
+            && arrives_on(row.interface)
         {
             routes.push(row.route);
             if row.interface.is_none() && row.source.is_none() {
@@ -218,12 +225,12 @@ fn routes_of(
 }
 
 /// Returns whether this host itself receives what it sends to an address.
-fn is_ours(ip: IpAddr, look_up: &RouteLookup) -> bool {
+fn is_local(ip: IpAddr, look_up: &RouteLookup) -> bool {
     ip.is_loopback()
         || ip.is_multicast()
-        || look_up(ip).is_ok_and(|answer| {
+        || look_up(ip).is_ok_and(|route| {
             matches!(
-                answer.kind,
+                route.kind,
                 DestinationKind::Local | DestinationKind::Broadcast | DestinationKind::Multicast
             )
         })
@@ -264,7 +271,15 @@ mod tests {
         let config = Config::parse(Path::new("test.toml"), CONFIG, KINDS)
             .unwrap_or_else(|why| panic!("{why}"));
         let plan = Plan::new(&config, &host, 1).unwrap_or_else(|why| panic!("{why}"));
-        let mut watch = LoopWatch::new(&config, &plan.table, &plan.names, &plan.upstreams, look_up);
+        let mut watch = LoopWatch::new(
+            LoopInputs {
+                config: &config,
+                table: &plan.table,
+                upstreams: &plan.upstreams,
+            },
+            &plan.names,
+            look_up,
+        );
         let mut permit =
             |id, port| watch.permit(UpstreamId(id), (Ipv4Addr::LOCALHOST, port).into());
         assert_eq!(

@@ -35,29 +35,28 @@ impl Host {
             .flat_map(|interface| interface.addresses.iter().copied())
     }
 
-    /// Returns the broadcast addresses of all interfaces. The routing table decides: for an address without a
-    /// broadcast address, getifaddrs(3) returns the address itself, or that of a peer, in its place.
+    /// Returns the broadcast addresses of all interfaces. The routing table decides which of the listed ones are
+    /// real. For an address without a broadcast address, getifaddrs(3) returns that address or the peer's address.
     pub fn broadcasts(&self) -> impl Iterator<Item = Ipv4Addr> {
         let named = self
             .interfaces
             .iter()
             .flat_map(|interface| interface.broadcasts.iter().copied());
         named.filter(|ip| {
-            (self.look_up)((*ip).into())
-                .is_ok_and(|answer| answer.kind == DestinationKind::Broadcast)
+            (self.look_up)((*ip).into()).is_ok_and(|route| route.kind == DestinationKind::Broadcast)
         })
     }
 
     /// Returns the index of the interface with this name or address.
     pub fn interface(&self, name: &str) -> Option<u32> {
         let address = name.parse::<IpAddr>().ok();
-        let is_meant = |interface: &&Interface| {
+        let is_match = |interface: &&Interface| {
             interface.name == name
                 || address.is_some_and(|address| interface.addresses.contains(&address))
         };
         self.interfaces
             .iter()
-            .find(is_meant)
+            .find(is_match)
             .map(|interface| interface.index)
     }
 

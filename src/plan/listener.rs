@@ -20,7 +20,7 @@ pub struct ListenerPlan {
     pub needs: Needs,
     /// How the route of a datagram is found.
     pub lookup: Lookup,
-    /// The byte range of the file that asks for the listener.
+    /// The byte range of the file that requires the listener.
     pub at: Range<usize>,
 }
 

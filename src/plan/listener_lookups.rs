@@ -20,7 +20,7 @@ pub(crate) struct ListenerLookups<'a> {
     pub(crate) workers: usize,
 }
 
-/// What all listeners of one stretch have in common.
+/// The data that all listeners of one stretch share.
 struct Stretch<'a> {
     table: Arc<PortTable>,
     rows: Vec<&'a Match>,
@@ -67,7 +67,7 @@ impl Borders {
 impl ListenerLookups<'_> {
     /// Sets the lookup and the needs of each listener. Reports a problem if the compiled tables would exceed their
     /// limit.
-    pub(crate) fn give(&self, listeners: &mut [ListenerPlan], problems: &mut Problems) {
+    pub(crate) fn set_lookups(&self, listeners: &mut [ListenerPlan], problems: &mut Problems) {
         let borders = Borders::of(self.table);
         let mut stretches: BTreeMap<usize, Vec<&mut ListenerPlan>> = BTreeMap::new();
         for listener in listeners {
@@ -96,7 +96,7 @@ impl ListenerLookups<'_> {
         for listeners in stretches.into_values() {
             let stretch = self.stretch(listeners[0].address.port(), &route_needs);
             for listener in listeners {
-                self.finish(listener, &stretch, &route_needs);
+                self.set_lookup(listener, &stretch, &route_needs);
             }
         }
     }
@@ -135,7 +135,12 @@ impl ListenerLookups<'_> {
         }
     }
 
-    fn finish(&self, listener: &mut ListenerPlan, stretch: &Stretch<'_>, route_needs: &[Needs]) {
+    fn set_lookup(
+        &self,
+        listener: &mut ListenerPlan,
+        stretch: &Stretch<'_>,
+        route_needs: &[Needs],
+    ) {
         let ip = listener.address.ip();
         let wildcard = matches!(listener.role, Role::Wildcard { .. });
         let fixed = if wildcard {
@@ -157,7 +162,7 @@ impl ListenerLookups<'_> {
             // The address of the socket is the destination of every datagram. Passing it costs 6 to 11 % of a
             // datagram's time.
             Role::Unicast => false,
-            // The destination tells copies of a datagram apart.
+            // The destination distinguishes the copies of a datagram.
             Role::Group { .. } | Role::Broadcast | Role::Absent => true,
             Role::Wildcard { claimed } => {
                 needs.destination || fixed.is_none() || self.workers > 1 || !claimed.is_empty()
@@ -175,8 +180,8 @@ impl ListenerLookups<'_> {
 fn too_many(listener: &ListenerPlan, rows: usize, stretches: usize) -> Problem {
     let port = listener.address.port();
     let message = format!(
-        "ranges of ports overlap too often: they cut each other into {stretches} pieces, and at port {port} there are \
-         {rows} of them, more than {COMPILED_ROWS_MAX} in all"
+        "ranges of ports overlap too often: they divide the ports into {stretches} parts with more than \
+         {COMPILED_ROWS_MAX} table rows in total; port {port} alone has {rows} rows"
     );
     let hint = "give ranges that overlap the same first and last port";
     Problem::error(listener.at.clone(), message).hint(hint)

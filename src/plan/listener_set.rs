@@ -11,7 +11,7 @@ use crate::dispatch::dispatcher::Lookup;
 use crate::dispatch::route_table::RouteId;
 use crate::plan::host::Host;
 use crate::plan::listener::{ListenerPlan, Role};
-use crate::plan::role::{self, Found, Note};
+use crate::plan::role::{self, Binding, Note};
 
 /// The most sources in one source-specific join: the kernel's default limit (net.ipv4.igmp_max_msf, ip-sysctl). A
 /// group with more sources has several sockets.
@@ -51,11 +51,11 @@ impl<'a> ListenerSet<'a> {
 
     /// Adds the listeners of a route. `interface` is the index of the interface that the route names.
     pub(super) fn add(&mut self, route: &Route, interface: Option<u32>, problems: &mut Problems) {
-        let mut is_told = !route.share;
+        let mut is_noted = !route.share;
         for destination in &route.destinations {
-            match self.want(route, interface, destination) {
-                Ok(is_spread) if is_spread && !is_told => {
-                    is_told = true;
+            match self.add_destination(route, interface, destination) {
+                Ok(is_spread) if is_spread && !is_noted => {
+                    is_noted = true;
                     self.notes.push(share_of_unicast(route));
                 }
                 Ok(_) => {}
@@ -65,13 +65,13 @@ impl<'a> ListenerSet<'a> {
     }
 
     /// Adds the listeners of one destination. Returns whether each worker has a socket of its own there.
-    fn want(
+    fn add_destination(
         &mut self,
         route: &Route,
         interface: Option<u32>,
         destination: &Placed<Destination>,
     ) -> Result<bool, Box<Problem>> {
-        let Found {
+        let Binding {
             ip,
             scope,
             role,
@@ -82,8 +82,8 @@ impl<'a> ListenerSet<'a> {
         let (group, ports) = if let Role::Group { interface, .. } = &role {
             (Some(*interface), vec![destination.value.ports])
         } else {
-            let asked = self.ports.entry((ip, scope, route.share)).or_default();
-            (None, asked.add(destination.value.ports))
+            let requested = self.ports.entry((ip, scope, route.share)).or_default();
+            (None, requested.add(destination.value.ports))
         };
         let mut contradiction = None;
         for port in ports.into_iter().flat_map(PortSpan::iter) {
@@ -132,7 +132,7 @@ impl<'a> ListenerSet<'a> {
 fn share_of_unicast(route: &Route) -> String {
     format!(
         "route {}: with `share`, every program on the port needs SO_REUSEADDR, and datagrams to a unicast address all go \
-         to the one that bound it last; only those to groups and broadcast addresses reach everybody",
+         to the one that bound it last; only datagrams to groups and broadcast addresses reach all programs",
         route.label
     )
 }
@@ -160,7 +160,7 @@ impl ListenerRequest {
         ) = (&mut self.role, other.role)
         {
             if mine.is_empty() || theirs.is_empty() {
-                mine.clear(); // One of them wants any source, so the join is for any.
+                mine.clear(); // One of them accepts any source, so the join is for any source.
             } else {
                 mine.extend(
                     theirs
@@ -189,13 +189,11 @@ impl ListenerRequest {
         else {
             return vec![plan(self.role.clone(), self.address.to_string())];
         };
-        let (interface, label) = (
-            *interface,
-            format!(
-                "{} on {}",
-                bare(self.address),
-                host.interface_name(*interface)
-            ),
+        let interface = *interface;
+        let label = format!(
+            "{} on {}",
+            without_zone(self.address),
+            host.interface_name(interface)
         );
         if sources.is_empty() {
             return vec![plan(self.role.clone(), label)];
@@ -214,7 +212,7 @@ impl ListenerRequest {
 }
 
 /// Returns an address without its zone, which only the bind call needs.
-fn bare(address: SocketAddr) -> SocketAddr {
+fn without_zone(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip(), address.port())
 }
 
@@ -225,8 +223,8 @@ fn with_scope(ip: IpAddr, port: u16, scope: u32) -> SocketAddr {
     }
 }
 
-/// Sets in each wildcard listener the broadcast addresses that have a listener of their own on its port, or may
-/// become one.
+/// Sets `claimed` in each wildcard listener: the addresses on its port with a listener of their own that are broadcast
+/// addresses or may become one.
 fn claim_broadcasts(listeners: &mut [ListenerPlan]) {
     let mut broadcasts: HashMap<u16, Vec<IpAddr>> = HashMap::new();
     for listener in listeners
@@ -251,7 +249,7 @@ fn claim_broadcasts(listeners: &mut [ListenerPlan]) {
     }
 }
 
-/// Sets in each group's listener the other interfaces on which the group has a listener.
+/// Sets `elsewhere` in each group's listener: the other interfaces on which the group has a listener.
 fn claim_groups(listeners: &mut [ListenerPlan]) {
     let mut joined: HashMap<(IpAddr, u16), Vec<u32>> = HashMap::new();
     for listener in &*listeners {

@@ -30,6 +30,7 @@ use crate::config::{Config, InterfaceRef, Problem, Problems, Route, Workers};
 use crate::dispatch::handler::Names;
 use crate::dispatch::reply_policy::ReplyFilter;
 use crate::dispatch::route_table::{Match, RouteId, RouteTable};
+use crate::plan::forwarding_loops::LoopInputs;
 use crate::plan::host::Host;
 use crate::plan::listener_lookups::ListenerLookups;
 use crate::plan::listener_set::ListenerSet;
@@ -37,7 +38,7 @@ use crate::plan::upstreams::Upstreams;
 
 /// Everything that has to be built for a configuration.
 pub struct Plan {
-    /// The listeners, in the order in which the file first asks for them.
+    /// The listeners, in the order in which the file first requires them.
     pub listeners: Vec<ListenerPlan>,
     /// The table of all routes, which the listeners share.
     pub table: Arc<RouteTable>,
@@ -61,7 +62,7 @@ impl Plan {
     /// Returns every problem that only the machine can show, such as a missing interface, if at least one of them is
     /// an error.
     pub fn new(config: &Config, host: &Host, workers: usize) -> Result<Plan, Problems> {
-        Plan::beside(config, host, workers, &HashMap::new())
+        Plan::with_known_addresses(config, host, workers, &HashMap::new())
     }
 
     /// Makes a plan as [`Plan::new`] does, but does not look up the upstreams whose addresses are in `known`. Its
@@ -70,7 +71,7 @@ impl Plan {
     /// # Errors
     ///
     /// Returns every problem that only the machine can show, if at least one of them is an error.
-    pub fn beside(
+    pub fn with_known_addresses(
         config: &Config,
         host: &Host,
         workers: usize,
@@ -82,7 +83,9 @@ impl Plan {
         if problems.errors() == 0 {
             route_conflicts::find(&rows, &mut problems);
         }
-        let table = RouteTable::new(rows.into_iter().map(|(row, _)| row).collect());
+        let table = Arc::new(RouteTable::new(
+            rows.into_iter().map(|(row, _)| row).collect(),
+        ));
         let mut set = ListenerSet::new(host);
         for (route, interface) in config.routes.iter().zip(&interfaces) {
             set.add(route, *interface, &mut problems);
@@ -93,9 +96,14 @@ impl Plan {
             table: &table,
             workers,
         };
-        listener_lookups.give(&mut listeners, &mut problems);
+        listener_lookups.set_lookups(&mut listeners, &mut problems);
         let upstreams = Upstreams::look_up(config, host, known);
-        forwarding_loops::find(config, &table, &upstreams, host, &mut problems);
+        let forwarding = LoopInputs {
+            config,
+            table: &table,
+            upstreams: &upstreams,
+        };
+        forwarding_loops::find(forwarding, host, &mut problems);
         notes.extend(upstreams.problems().map(str::to_owned));
         if problems.errors() > 0 {
             return Err(problems);
@@ -105,46 +113,49 @@ impl Plan {
             host.addresses(),
             host.broadcasts(),
         );
-        let names = Names {
-            routes: config
-                .routes
-                .iter()
-                .map(|route| route.label.clone())
-                .collect(),
-            interfaces: host
-                .interfaces
-                .iter()
-                .map(|interface| (interface.index, interface.name.clone()))
-                .collect(),
-            listeners: listeners
-                .iter()
-                .map(|listener| listener.label.clone())
-                .collect(),
-            handlers: config
-                .handlers
-                .iter()
-                .map(|handler| handler.name.clone())
-                .collect(),
-            upstreams: upstreams
-                .iter()
-                .map(|(_, planned)| planned.upstream.to_string())
-                .collect(),
-        };
-        let (table, names, reply_filter) =
-            (Arc::new(table), Arc::new(names), Arc::new(reply_filter));
+        let names = names(config, host, &listeners, &upstreams);
         Ok(Plan {
             listeners,
             table,
             workers,
-            names,
-            reply_filter,
+            names: Arc::new(names),
+            reply_filter: Arc::new(reply_filter),
             upstreams,
             notes,
         })
     }
 }
 
-/// Returns the number of workers that the configuration asks for.
+/// Returns the names of all rows, for messages and labels.
+fn names(config: &Config, host: &Host, listeners: &[ListenerPlan], upstreams: &Upstreams) -> Names {
+    Names {
+        routes: config
+            .routes
+            .iter()
+            .map(|route| route.label.clone())
+            .collect(),
+        interfaces: host
+            .interfaces
+            .iter()
+            .map(|interface| (interface.index, interface.name.clone()))
+            .collect(),
+        listeners: listeners
+            .iter()
+            .map(|listener| listener.label.clone())
+            .collect(),
+        handlers: config
+            .handlers
+            .iter()
+            .map(|handler| handler.name.clone())
+            .collect(),
+        upstreams: upstreams
+            .iter()
+            .map(|(_, planned)| planned.upstream.to_string())
+            .collect(),
+    }
+}
+
+/// Returns the number of workers that the configuration requests.
 pub fn worker_count(config: &Config) -> usize {
     match config.daemon.workers {
         Workers::Count(count) => count.get(),
@@ -157,17 +168,18 @@ pub fn worker_count(config: &Config) -> usize {
 /// Returns the index of the interface that each route names. Reports interfaces that this machine does not have.
 fn resolve_interfaces(config: &Config, host: &Host, problems: &mut Problems) -> Vec<Option<u32>> {
     let resolve = |route: &Route| {
-        let wanted = route.interface.as_ref()?;
-        let found = host.interface(&wanted.value.to_string());
+        let requested = route.interface.as_ref()?;
+        let found = host.interface(&requested.value.to_string());
         if found.is_none() {
-            let message = match &wanted.value {
+            let message = match &requested.value {
                 InterfaceRef::Name(name) => format!("this host has no interface `{name}`"),
                 InterfaceRef::Address(address) => {
                     format!("no interface of this host has the address {address}")
                 }
             };
             problems.push(
-                Problem::error(wanted.at.clone(), message).hint(format!("it has: {}", host.list())),
+                Problem::error(requested.at.clone(), message)
+                    .hint(format!("it has: {}", host.list())),
             );
         }
         found

@@ -8,7 +8,7 @@ use crate::plan::host::Host;
 use crate::plan::listener::Role;
 
 /// The address that a destination's listener is bound to, and its role.
-pub(super) struct Found {
+pub(super) struct Binding {
     pub(super) ip: IpAddr,
     /// The index of the interface that the bind call needs; 0 for none.
     pub(super) scope: u32,
@@ -37,7 +37,7 @@ pub(super) fn find(
     route: &Route,
     interface: Option<u32>,
     host: &Host,
-) -> Result<Found, Box<Problem>> {
+) -> Result<Binding, Box<Problem>> {
     let ip = destination.value.net.addr();
     if !destination.value.is_exact() {
         return Ok(wildcard(ip));
@@ -54,8 +54,8 @@ pub(super) fn find(
     })
 }
 
-fn wildcard(ip: IpAddr) -> Found {
-    Found {
+fn wildcard(ip: IpAddr) -> Binding {
+    Binding {
         ip: if ip.is_ipv4() {
             Ipv4Addr::UNSPECIFIED.into()
         } else {
@@ -69,39 +69,44 @@ fn wildcard(ip: IpAddr) -> Found {
     }
 }
 
-fn unicast(ip: IpAddr, interface: Option<u32>, host: &Host) -> Found {
-    let scope = if is_of_one_link(ip) {
+fn unicast(ip: IpAddr, interface: Option<u32>, host: &Host) -> Binding {
+    let scope = if is_link_scoped(ip) {
         interface.unwrap_or(0)
     } else {
         0
     };
-    let found = |role, scope, note| Found {
+    let binding = |role, scope, note| Binding {
         ip,
         scope,
         role,
         note,
     };
-    match (host.look_up)(ip).map(|answer| answer.kind) {
-        Ok(DestinationKind::Broadcast) => found(Role::Broadcast, 0, None),
-        Ok(DestinationKind::Local) => found(Role::Unicast, scope, None),
-        _ if ip == IpAddr::V4(Ipv4Addr::BROADCAST) => found(Role::Broadcast, 0, None),
+    match (host.look_up)(ip).map(|route| route.kind) {
+        Ok(DestinationKind::Broadcast) => binding(Role::Broadcast, 0, None),
+        Ok(DestinationKind::Local) => binding(Role::Unicast, scope, None),
+        _ if ip == IpAddr::V4(Ipv4Addr::BROADCAST) => binding(Role::Broadcast, 0, None),
         _ => {
             let note = Note::Each(format!(
                 "{ip} is not an address of this host; its listener is bound and will receive once the host has the address"
             ));
             if ip.is_ipv4() {
-                found(Role::Absent, 0, Some(note))
+                binding(Role::Absent, 0, Some(note))
             } else {
-                found(Role::Unicast, scope, Some(note))
+                binding(Role::Unicast, scope, Some(note))
             }
         }
     }
 }
 
-fn group(ip: IpAddr, route: &Route, interface: Option<u32>, host: &Host) -> Result<Found, String> {
+fn group(
+    ip: IpAddr,
+    route: &Route,
+    interface: Option<u32>,
+    host: &Host,
+) -> Result<Binding, String> {
     let (interface, note) = match interface {
         Some(interface) => (interface, None),
-        None => kernels_choice(ip, host)?,
+        None => kernel_interface(ip, host)?,
     };
     let family = route
         .sources
@@ -116,10 +121,10 @@ fn group(ip: IpAddr, route: &Route, interface: Option<u32>, host: &Host) -> Resu
     } else {
         Vec::new()
     };
-    Ok(Found {
+    Ok(Binding {
         ip,
         // The bind call rejects a link-local group without its zone (IPV6_ADDR_LINKLOCAL in inet6_bind).
-        scope: if is_of_one_link(ip) { interface } else { 0 },
+        scope: if is_link_scoped(ip) { interface } else { 0 },
         role: Role::Group {
             interface,
             sources,
@@ -131,20 +136,20 @@ fn group(ip: IpAddr, route: &Route, interface: Option<u32>, host: &Host) -> Resu
 
 /// Returns whether an address is valid on one interface only. Such addresses are link-local ones, and groups of
 /// interface or link scope (RFC 4291, sections 2.5.6 and 2.7).
-fn is_of_one_link(ip: IpAddr) -> bool {
+fn is_link_scoped(ip: IpAddr) -> bool {
     let IpAddr::V6(ip) = ip else { return false };
     ip.is_unicast_link_local() || (ip.is_multicast() && matches!(ip.segments()[0] & 0xf, 1 | 2))
 }
 
 /// Returns the interface on which a group is joined if the file names none, and a note about that choice.
-fn kernels_choice(group: IpAddr, host: &Host) -> Result<(u32, Option<Note>), String> {
+fn kernel_interface(group: IpAddr, host: &Host) -> Result<(u32, Option<Note>), String> {
     match (host.look_up)(group) {
-        Ok(answer) if answer.interface != 0 => {
-            let name = host.interface_name(answer.interface);
+        Ok(route) if route.interface != 0 => {
+            let name = host.interface_name(route.interface);
             let note = format!(
                 "{group} is joined on {name}, which is the kernel's choice; `interface` names another"
             );
-            Ok((answer.interface, Some(Note::Once(note))))
+            Ok((route.interface, Some(Note::Once(note))))
         }
         _ => Err(format!(
             "the kernel has no route to {group}, so it cannot choose an interface for the group"

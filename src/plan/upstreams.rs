@@ -1,4 +1,4 @@
-//! All upstreams of a configuration with their numbers and their addresses on this machine. Names are resolved when
+//! The upstreams of a configuration with their numbers and their addresses on this machine. Names are resolved when
 //! the plan is made, so that the loop search and the sockets use the same addresses.
 
 use std::collections::HashMap;
@@ -55,7 +55,7 @@ impl Upstreams {
                     .entry(upstream.to_string())
                     .or_insert_with(look_up)
                     .clone();
-                let (address, interface) = leave_through(upstream, address, host);
+                let (address, interface) = with_egress_interface(upstream, address, host);
                 let (handler, upstream) = (HandlerId::new(index), upstream.clone());
                 upstreams.all.push(PlannedUpstream {
                     handler,
@@ -102,21 +102,21 @@ impl Upstreams {
 
     /// Returns the sentences that explain why upstreams have no address, sorted and each once.
     pub fn problems(&self) -> impl Iterator<Item = &str> {
-        let mut told: Vec<&str> = self
+        let mut reasons: Vec<&str> = self
             .all
             .iter()
             .filter_map(|one| one.address.as_ref().err())
             .map(String::as_str)
             .collect();
-        told.sort_unstable();
-        told.dedup();
-        told.into_iter()
+        reasons.sort_unstable();
+        reasons.dedup();
+        reasons.into_iter()
     }
 }
 
 /// Returns the index of the interface that the file names for an upstream, or 0. An unknown interface replaces the
 /// address by an error.
-fn leave_through(
+fn with_egress_interface(
     upstream: &Upstream,
     address: Result<SocketAddr, String>,
     host: &Host,
@@ -156,12 +156,12 @@ fn resolve(upstream: &Upstream, host: &Host) -> Result<SocketAddr, String> {
 }
 
 /// Resolves a host name to at least one address, IPv4 first, so that the choice does not depend on the order in the
-/// reply. Groups are left out, because a host name never stands for one. Unspecified addresses are left out, because
+/// response. Groups are left out, because a host name never stands for one. Unspecified addresses are left out, because
 /// some resolvers use them for blocked names.
 ///
 /// # Errors
 ///
-/// Returns the error of the resolver, or one that says that no usable address is left.
+/// Returns the error of the resolver, or an error if no usable address is left.
 pub fn addresses(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let mut found: Vec<SocketAddr> = (name, port).to_socket_addrs()?.collect();
     found.retain(|address| !address.ip().is_multicast() && !address.ip().is_unspecified());

@@ -612,7 +612,7 @@ fn destinations() {
     check_destinations(&[
         (
             "\"127.0.0.1\"",
-            &["`destination`: \"127.0.0.1\" names no port"],
+            &["`destination`: \"127.0.0.1\" has no port"],
         ),
         ("\"127.0.0.1:0\"", &["nothing can be sent to port 0"]),
         ("\"127.0.0.1:70000\"", &["port \"70000\" is above 65535"]),
@@ -623,7 +623,7 @@ fn destinations() {
         (
             "\"192.0.2.7/24:5\"",
             &[
-                "bits behind its prefix length",
+                "bits after its prefix length",
                 "did you mean \"192.0.2.0/24\"?",
             ],
         ),
@@ -654,19 +654,19 @@ fn destinations() {
         ),
         (
             "\"10.0.0.1:53, 10.0.0.2:53\"",
-            &["has a blank in it", "write several as a list"],
+            &["contains a blank", "write several as a list"],
         ),
         (
             "\"10.0.0.1:53,10.0.0.2:53\"",
-            &["has a comma in it", "write several as a list"],
+            &["contains a comma", "write several as a list"],
         ),
         (
             "\"127.0.0.1: 5000\"",
-            &["has a blank in it", "write \"127.0.0.1:5000\""],
+            &["contains a blank", "write \"127.0.0.1:5000\""],
         ),
         (
             "\" [::1]:5000\"",
-            &["has a blank in it", "write \"[::1]:5000\""],
+            &["contains a blank", "write \"[::1]:5000\""],
         ),
         (
             "\"127.0.0.256:5\"",
@@ -715,7 +715,7 @@ fn destinations() {
         (
             "[[route]]\nhandler = \"echo\"\ndestination = [\n  \"127.0.0.1:1\",\n  \"127.0.0.1\",\n]\n",
             "5:3",
-            &["`destination`: \"127.0.0.1\" names no port"],
+            &["`destination`: \"127.0.0.1\" has no port"],
         ),
         (
             "[[route]]\nhandler = \"echo\"\n",
@@ -765,7 +765,7 @@ fn sources_interfaces_and_the_rest_of_a_route() {
         (
             "source = [\"10.0.0.1\", \"10.0.0.1\"]\n",
             "4:23",
-            &["the same one twice", "first here"],
+            &["the same source twice", "first here"],
         ),
         (
             "interface = \"\"\n",

@@ -373,7 +373,7 @@ impl Traffic {
                     continue;
                 };
                 let answer = str::from_utf8(&answer[..len]).expect("text").trim();
-                let pid = answer.strip_prefix(&format!("{text} answered by PID "));
+                let pid = answer.strip_prefix(&format!("{text} from PID "));
                 let pid = pid.unwrap_or_else(|| panic!("{text:?} was answered by {answer:?}"));
                 let _ = answered_by.send(pid.parse().expect("a process id"));
             }

@@ -219,7 +219,7 @@ fn what_fails() {
                 "expect = { upstream = \"127.0.0.1:9001\" }",
             ),
             (4, 23),
-            vec!["no socket would get it", "expected this upstream"],
+            vec!["no socket would receive it", "expected this upstream"],
         ),
         (
             test(

@@ -91,7 +91,7 @@ impl Kept {
     ) -> Kept {
         let (sender, changes) = mpsc::channel();
         let outside = Outside {
-            tell: Box::new(move |id, change| {
+            notify: Box::new(move |id, change| {
                 let _ = sender.send((id, change));
             }),
             look_up: Arc::new(look_up),

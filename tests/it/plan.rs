@@ -93,7 +93,7 @@ fn too_many_overlapping_ranges() {
     for words in [
         "2:16",
         "ranges of ports overlap too often",
-        "at port 2048 there are 20000 of them",
+        "port 2048 alone has 20000 rows",
         "the same first and last port",
     ] {
         assert!(told.contains(words), "{words}: {told}");

@@ -87,7 +87,7 @@ fn sessions_begin_anew_once() {
     );
     assert!(
         report["port_changes"].as_u64() > Some(0),
-        "nobody came to another worker: {said}"
+        "no flow came to another worker: {said}"
     );
     assert_eq!(report["port_changes_most"], 1, "{said}");
 }

@@ -147,7 +147,7 @@ mod tests {
             any::<Ipv6Addr>().prop_map(IpAddr::V6),
         ];
         (address, any::<u8>(), 1_u16.., any::<u16>()).prop_filter_map(
-            "a form that a file can say",
+            "a form that a file can contain",
             |(address, length, first, more)| {
                 let length = length % (IpNet::from(address).max_prefix_len() + 1);
                 let net = IpNet::new(address, length).ok()?.trunc();

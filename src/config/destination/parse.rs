@@ -16,7 +16,7 @@ impl FromStr for Destination {
     fn from_str(text: &str) -> Result<Destination, Mistake> {
         let several = "write several as a list: [\"...\", \"...\"]";
         if text.contains(char::is_whitespace) {
-            let mistake = Mistake::new(format!("{} has a blank in it", quoted(text)));
+            let mistake = Mistake::new(format!("{} contains a blank", quoted(text)));
             let without: String = text.split_whitespace().collect();
             return Err(match without.parse::<Destination>() {
                 Ok(_) => mistake.hint(format!("write \"{without}\"")),
@@ -24,26 +24,26 @@ impl FromStr for Destination {
             });
         }
         if text.contains(',') {
-            return Err(Mistake::new(format!("{} has a comma in it", quoted(text))).hint(several));
+            return Err(Mistake::new(format!("{} contains a comma", quoted(text))).hint(several));
         }
         let (host, ports) = split(text)?;
         let ports = ports.parse()?;
         let net = match host {
-            Written::Bracketed(host) => net_v6(host, ports)?,
-            Written::Bare(host) => net_v4(host, ports)?,
+            HostText::Bracketed(host) => net_v6(host, ports)?,
+            HostText::Bare(host) => net_v4(host, ports)?,
         };
         Ok(Destination { net, ports })
     }
 }
 
 /// The host part of a destination, in front of the port.
-enum Written<'a> {
+enum HostText<'a> {
     Bracketed(&'a str),
     Bare(&'a str),
 }
 
-fn split(text: &str) -> Result<(Written<'_>, &str), Mistake> {
-    let no_port = |hint: String| Mistake::new(format!("{} names no port", quoted(text))).hint(hint);
+fn split(text: &str) -> Result<(HostText<'_>, &str), Mistake> {
+    let no_port = |hint: String| Mistake::new(format!("{} has no port", quoted(text))).hint(hint);
     if let Some(rest) = text.strip_prefix('[') {
         let Some((host, ports)) = rest.split_once(']') else {
             return Err(
@@ -52,7 +52,7 @@ fn split(text: &str) -> Result<(Written<'_>, &str), Mistake> {
             );
         };
         return match ports.strip_prefix(':') {
-            Some(ports) => Ok((Written::Bracketed(host), ports)),
+            Some(ports) => Ok((HostText::Bracketed(host), ports)),
             None if ports.starts_with('/') => {
                 let (length, ports) = ports[1..].split_once(':').unwrap_or((&ports[1..], "53"));
                 Err(
@@ -74,7 +74,7 @@ fn split(text: &str) -> Result<(Written<'_>, &str), Mistake> {
             },
         )),
         Some((host, _)) if host.contains(':') => Err(missing_brackets(text)),
-        Some((host, ports)) => Ok((Written::Bare(host), ports)),
+        Some((host, ports)) => Ok((HostText::Bare(host), ports)),
     }
 }
 
@@ -91,7 +91,7 @@ fn missing_brackets(text: &str) -> Mistake {
         _ if is_v6(text) => format!("write \"[{text}]:PORT\""),
         _ => "IPv6 is written \"[2001:db8::1]:53\"".to_owned(),
     };
-    Mistake::new(format!("{} has colons, and no brackets", quoted(text))).hint(hint)
+    Mistake::new(format!("{} has colons but no brackets", quoted(text))).hint(hint)
 }
 
 impl FromStr for PortSpan {
@@ -176,15 +176,17 @@ fn net_v4(host: &str, ports: PortSpan) -> Result<IpNet, Mistake> {
 
 /// Reads the host part, with the checks that are the same in both families.
 fn as_destination(host: &str, ports: PortSpan) -> Result<IpNet, Mistake> {
-    let written = |net: IpNet| Destination { net, ports };
     let mut net = prefix_of(host)?;
     if net.addr().is_unspecified() && !host.contains('/') {
         // Sockets are bound to this address for all addresses, and the file uses the same notation.
         net = every(net);
     }
     if net.addr().is_unspecified() && net.prefix_len() == net.max_prefix_len() {
-        let message = format!("{} is no address of a host", quoted(host));
-        let every = written(every(net));
+        let message = format!("{} is not the address of a host", quoted(host));
+        let every = Destination {
+            net: every(net),
+            ports,
+        };
         return Err(Mistake::new(message).hint(format!("for every address write \"{every}\"")));
     }
     if net.addr().is_multicast() && net.prefix_len() < net.max_prefix_len() {
@@ -209,7 +211,7 @@ fn every(net: IpNet) -> IpNet {
 ///
 /// # Errors
 ///
-/// Returns a mistake if the address or the prefix length is malformed, or if bits are set behind the prefix length.
+/// Returns a mistake if the address or the prefix length is malformed, or if bits are set after the prefix length.
 pub(in super::super) fn prefix_of(text: &str) -> Result<IpNet, Mistake> {
     let Some((address, length)) = text.split_once('/') else {
         return text
@@ -232,7 +234,7 @@ pub(in super::super) fn prefix_of(text: &str) -> Result<IpNet, Mistake> {
     };
     if net.trunc() != net {
         return Err(
-            Mistake::new(format!("{net} has bits behind its prefix length")).hint(format!(
+            Mistake::new(format!("{net} has bits after its prefix length")).hint(format!(
                 "did you mean \"{}\"? or, for this host alone, \"{address}\"",
                 net.trunc()
             )),
@@ -263,12 +265,12 @@ mod tests {
 
     /// Each malformed destination has an explanation of its own.
     #[test]
-    fn refusals_say_what_to_write() {
+    fn every_mistake_has_a_hint() {
         for (text, expected) in [
-            ("127.0.0.1", "names no port / add one"),
+            ("127.0.0.1", "has no port / add one"),
             ("127.0.0.1:", "the port is missing"),
             ("1234", "write \"0.0.0.0:1234\""),
-            ("", "names no port"),
+            ("", "has no port"),
             (":1234", "write \"0.0.0.0:1234\""),
             ("*:1234", "write \"0.0.0.0:1234\""),
             ("127.0.0.1:0", "nothing can be sent to port 0"),
@@ -308,7 +310,7 @@ mod tests {
             ("[ff00::/8]:5000", "name each group"),
             ("0.0.0.0/32:5", "for every address write \"0.0.0.0:5\""),
             ("[::/128]:5", "for every address write \"[::]:5\""),
-            ("127.0.0.1: 53", "has a blank in it"),
+            ("127.0.0.1: 53", "contains a blank"),
         ] {
             let mistake = text.parse::<Destination>().expect_err(text);
             let reported = format!("{} / {}", mistake.message, mistake.hint.unwrap_or_default());

@@ -1,4 +1,4 @@
-//! A set of ports that were requested already, so that what many routes have in common is processed once.
+//! A set of ports that have been requested, so that ports that many routes have in common are processed once.
 
 use std::collections::BTreeMap;
 

@@ -28,7 +28,11 @@ fn read<T>(
 ) -> (T, Vec<String>) {
     let mut problems = Problems::new(SourceFile::new(Path::new("dir/u.toml"), text));
     let table = DeTable::parse(text).expect("the test's TOML is well formed");
-    let mut section = Section::new("[t]", table.get_ref(), 0..0, settings, &mut problems);
+    let table = Placed {
+        value: table.get_ref(),
+        at: 0..0,
+    };
+    let mut section = Section::new("[t]", table, settings, &mut problems);
     let result = read(&mut section);
     section.finish();
     (
@@ -108,7 +112,7 @@ fn a_kind_reports_problems() {
     assert_eq!(base, Path::new("dir"));
 }
 
-/// A value that cannot be read is reported once. How it relates to other values is not judged.
+/// A value that cannot be read is reported once. Its relation to other values is not checked.
 #[test]
 fn a_bad_value_is_reported_once() {
     let ((), reported) = read("a = 10\nb = 1", A_AND_B, |section| {

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::super::destination::prefix_of;
 use super::super::diagnostics::{Mistake, quoted};
-use super::super::limits::INTERFACE_NAME_BYTES_MAX;
+use super::super::limits::{HOST_NAME_BYTES_MAX, INTERFACE_NAME_BYTES_MAX};
 use super::super::upstream::{Egress, Upstream, UpstreamHost};
 use super::Value;
 
@@ -57,7 +57,7 @@ pub fn socket_address(value: Value<'_>) -> Result<SocketAddr, Mistake> {
 ///
 /// # Errors
 ///
-/// Returns a mistake if the value is not text or not a prefix, or has a port, brackets or bits behind its prefix
+/// Returns a mistake if the value is not text or not a prefix, or has a port, brackets or bits after its prefix
 /// length.
 pub fn prefix(value: Value<'_>) -> Result<IpNet, Mistake> {
     prefix_text(value.text("an address or prefix such as \"10.0.0.0/8\"")?)
@@ -236,7 +236,7 @@ fn sendable(ip: IpAddr, port: u16) -> Result<UpstreamHost, Mistake> {
 
 fn is_host_name(text: &str) -> bool {
     let name = text.strip_suffix('.').unwrap_or(text);
-    name.len() <= 253
+    name.len() <= HOST_NAME_BYTES_MAX
         && name.split('.').all(|label| {
             (1..=63).contains(&label.len())
                 && !label.starts_with('-')

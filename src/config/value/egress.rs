@@ -45,18 +45,18 @@ pub const DSCP_MAX: u8 = 63;
 ///
 /// Returns a mistake if the value is neither a number from 0 to [`DSCP_MAX`] nor a name in [`DSCP`].
 pub fn dscp(value: Value<'_>) -> Result<u8, Mistake> {
-    let wanted =
+    let accepted =
         format!("a number from 0 to {DSCP_MAX} or a name such as \"ef\", \"af41\" or \"cs1\"");
     let Ok(name) = value.text("") else {
-        return integer(0..=DSCP_MAX)(value).map_err(|_| value.expected(&wanted));
+        return integer(0..=DSCP_MAX)(value).map_err(|_| value.expected(&accepted));
     };
     if name.parse::<u8>().is_ok_and(|number| number <= DSCP_MAX) {
-        return Err(value.expected(&wanted).hint("write it without quotes"));
+        return Err(value.expected(&accepted).hint("write it without quotes"));
     }
     match DSCP.iter().find(|(known, _)| *known == name) {
         Some((_, number)) => Ok(*number),
         None => Err(value
-            .expected(&wanted)
+            .expected(&accepted)
             .maybe_hint(did_you_mean(name, DSCP.iter().map(|(known, _)| *known)))),
     }
 }
@@ -68,8 +68,8 @@ pub fn dscp(value: Value<'_>) -> Result<u8, Mistake> {
 ///
 /// Returns a mistake if the value is none of these, has port 0, or is an address that no host can send from.
 pub fn send_from(value: Value<'_>) -> Result<SendFrom, Mistake> {
-    const WANTED: &str = "\"own\", \"keep\" or an address such as \"192.0.2.1\"";
-    let text = value.text(WANTED)?;
+    const ACCEPTED: &str = "\"own\", \"keep\" or an address such as \"192.0.2.1\"";
+    let text = value.text(ACCEPTED)?;
     let address = match text {
         "own" => return Ok(SendFrom::Own),
         "keep" => return Ok(SendFrom::Keep),
@@ -87,7 +87,7 @@ pub fn send_from(value: Value<'_>) -> Result<SendFrom, Mistake> {
             )),
             None => did_you_mean(text, ["own", "keep"]),
         };
-        value.expected(WANTED).maybe_hint(hint)
+        value.expected(ACCEPTED).maybe_hint(hint)
     })?;
     if address.port() == 0 && text.parse::<SocketAddr>().is_ok() {
         let hint = format!(

@@ -55,33 +55,33 @@ impl<'a> Value<'a> {
         self.0.get_ref()
     }
 
-    /// Returns the text of the value. `wanted` describes the accepted values, such as `a size such as "8MiB"`.
+    /// Returns the text of the value. `accepted` describes the accepted values, such as `a size such as "8MiB"`.
     ///
     /// # Errors
     ///
-    /// Returns a mistake with `wanted` if the value is not text.
-    pub fn text(&self, wanted: &str) -> Result<&'a str, Mistake> {
+    /// Returns a mistake with `accepted` if the value is not text.
+    pub fn text(&self, accepted: &str) -> Result<&'a str, Mistake> {
         match self.inner() {
             DeValue::String(text) => Ok(text),
-            _ => Err(self.expected(wanted)),
+            _ => Err(self.expected(accepted)),
         }
     }
 
-    /// Returns the number that the value holds. `wanted` describes the accepted values.
+    /// Returns the number that the value holds. `accepted` describes the accepted values.
     ///
     /// # Errors
     ///
-    /// Returns a mistake with `wanted` if the value is not an integer or does not fit `i128`.
-    pub fn number(&self, wanted: &str) -> Result<i128, Mistake> {
+    /// Returns a mistake with `accepted` if the value is not an integer or does not fit `i128`.
+    pub fn number(&self, accepted: &str) -> Result<i128, Mistake> {
         match self.inner() {
             DeValue::Integer(integer) => i128::from_str_radix(integer.as_str(), integer.radix())
-                .map_err(|_| self.expected(wanted)),
-            _ => Err(self.expected(wanted)),
+                .map_err(|_| self.expected(accepted)),
+            _ => Err(self.expected(accepted)),
         }
     }
 
-    /// Returns the mistake that the value is not what was `wanted`.
-    pub fn expected(&self, wanted: &str) -> Mistake {
+    /// Returns the mistake that the value is not an accepted one. `accepted` describes the accepted values.
+    pub fn expected(&self, accepted: &str) -> Mistake {
         let found = match self.inner() {
             DeValue::String(text) => format!("the text {}", quoted(text)),
             DeValue::Integer(integer) => format!("the number {}", shortened(integer.as_str())),
@@ -91,7 +91,7 @@ impl<'a> Value<'a> {
             DeValue::Array(_) => "a list".to_owned(),
             DeValue::Table(_) => "a table".to_owned(),
         };
-        Mistake::new(format!("expected {wanted}, found {found}"))
+        Mistake::new(format!("expected {accepted}, found {found}"))
     }
 }
 
@@ -173,15 +173,15 @@ where
     T: TryFrom<i128> + PartialOrd + Display,
 {
     move |value| {
-        let wanted = whole_number(&bounds);
-        let number = value.number(&wanted).map_err(|mistake| {
+        let accepted = whole_number(&bounds);
+        let number = value.number(&accepted).map_err(|mistake| {
             let text = value.text("").unwrap_or_default();
             let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
             mistake.maybe_hint(is_number.then(|| "write it without quotes".to_owned()))
         })?;
         match T::try_from(number) {
             Ok(number) if bounds.contains(&number) => Ok(number),
-            _ => Err(value.expected(&wanted)),
+            _ => Err(value.expected(&accepted)),
         }
     }
 }
@@ -194,28 +194,28 @@ where
 pub fn choice<T: Clone>(words: &[(&str, T)]) -> impl Fn(Value<'_>) -> Result<T, Mistake> {
     move |value| {
         let names = words.iter().map(|(name, _)| *name);
-        let wanted = listed(words.iter().map(|(name, _)| *name), "or");
-        let text = value.text(&wanted)?;
+        let accepted = listed(words.iter().map(|(name, _)| *name), "or");
+        let text = value.text(&accepted)?;
         match words.iter().find(|(name, _)| *name == text) {
             Some((_, meaning)) => Ok(meaning.clone()),
             None => Err(value
-                .expected(&wanted)
+                .expected(&accepted)
                 .maybe_hint(did_you_mean(text, names))),
         }
     }
 }
 
-/// Returns a parser for text that `T` can be parsed from. `wanted` describes the accepted values, such as `a
+/// Returns a parser for text that `T` can be parsed from. `accepted` describes the accepted values, such as `a
 /// destination such as ...`.
 ///
 /// # Errors
 ///
 /// The parser returns a mistake if the value is not text, or the mistake that `T` returns.
-pub fn parsed<T>(wanted: &str) -> impl Fn(Value<'_>) -> Result<T, Mistake>
+pub fn parsed<T>(accepted: &str) -> impl Fn(Value<'_>) -> Result<T, Mistake>
 where
     T: FromStr<Err = Mistake>,
 {
-    move |value| value.text(wanted)?.parse()
+    move |value| value.text(accepted)?.parse()
 }
 
 /// Returns a parser that adds the place in the file to what `parser` reads, for later messages.

@@ -38,16 +38,16 @@ fn moved(id: u32, ip: &str, port: u16) -> News {
     News::UpstreamEvent(UpstreamId(id), UpstreamEvent::Moved(at(ip, port)))
 }
 
-fn say(level: log::Level, text: &str) -> News {
-    News::Say(level, text.to_owned())
+fn log_line(level: log::Level, text: &str) -> News {
+    News::Log(level, text.to_owned())
 }
 
-/// Answers the first look-up that is due with this result, and returns the news.
+/// Ends the first look-up that is due with this result, and returns the news.
 fn result(resolver: &mut Resolver, now: Instant, result: Result<&[&str], &str>) -> Vec<News> {
-    answer_watched(resolver, now, result, &mut |_, _| Ok(()))
+    result_with_permit(resolver, now, result, &mut |_, _| Ok(()))
 }
 
-fn answer_watched(
+fn result_with_permit(
     resolver: &mut Resolver,
     now: Instant,
     result: Result<&[&str], &str>,
@@ -60,7 +60,8 @@ fn answer_watched(
     let result = result
         .map(|ips| ips.iter().map(|ip| at(ip, 0)).collect())
         .map_err(str::to_owned);
-    resolver.on_result(place, result, now, permit, &mut news);
+    let lookup = CompletedLookup { place, result };
+    resolver.on_result(lookup, now, permit, &mut news);
     news
 }
 
@@ -73,13 +74,13 @@ fn an_upstream_moves_only_when_its_address_is_gone() {
         start,
     );
     assert_eq!(resolver.wake_at(), Some(start + 30 * SECOND));
-    for (interval, answers) in [["192.0.2.1", "192.0.2.2"], ["192.0.2.2", "192.0.2.1"]]
+    for (interval, addresses) in [["192.0.2.1", "192.0.2.2"], ["192.0.2.2", "192.0.2.1"]]
         .iter()
         .enumerate()
     {
         let now = start + 30 * SECOND * (interval as u32 + 1);
         assert_eq!(
-            result(&mut resolver, now, Ok(answers)),
+            result(&mut resolver, now, Ok(addresses)),
             [],
             "it is still there"
         );
@@ -92,7 +93,10 @@ fn an_upstream_moves_only_when_its_address_is_gone() {
     );
     assert_eq!(
         news,
-        [moved(0, "192.0.2.2", PORT), say(log::Level::Info, line)]
+        [
+            moved(0, "192.0.2.2", PORT),
+            log_line(log::Level::Info, line)
+        ]
     );
     assert_eq!(
         result(
@@ -116,15 +120,23 @@ fn a_failure_keeps_the_address() {
                    had. It is tried again every 30s; check the name, and /etc/resolv.conf";
     let again = "name a.example resolves again";
     for (interval, given, expected) in [
-        (1, Err("no servers"), vec![say(log::Level::Warn, failing)]),
+        (
+            1,
+            Err("no servers"),
+            vec![log_line(log::Level::Warn, failing)],
+        ),
         (2, Err("no servers"), vec![]),
         (
             3,
             Ok(&["192.0.2.1"][..]),
-            vec![say(log::Level::Info, again)],
+            vec![log_line(log::Level::Info, again)],
         ),
         (4, Ok(&["192.0.2.1"][..]), vec![]),
-        (5, Err("no servers"), vec![say(log::Level::Warn, failing)]),
+        (
+            5,
+            Err("no servers"),
+            vec![log_line(log::Level::Warn, failing)],
+        ),
         (6, Ok(&[][..]), vec![]),
     ] {
         assert_eq!(
@@ -145,13 +157,16 @@ fn an_optional_name_resolves_at_last() {
         assert_eq!(
             result(&mut resolver, start + RETRY, Err("unknown")),
             [],
-            "the plan has said so"
+            "the plan has reported it"
         );
         let line = "upstream a.example:2055: now at 192.0.2.1:2055, had no address before";
         let news = result(&mut resolver, start + 2 * RETRY, Ok(&["192.0.2.1"]));
         assert_eq!(
             news,
-            [moved(0, "192.0.2.1", PORT), say(log::Level::Info, line)]
+            [
+                moved(0, "192.0.2.1", PORT),
+                log_line(log::Level::Info, line)
+            ]
         );
         assert_eq!(
             resolver.wake_at(),
@@ -186,8 +201,8 @@ fn a_name_is_looked_up_once() {
             moved(0, "192.0.2.2", PORT),
             moved(3, "192.0.2.2", 53),
             moved(4, "192.0.2.2", PORT),
-            say(log::Level::Info, &line(PORT)),
-            say(log::Level::Info, &line(53)),
+            log_line(log::Level::Info, &line(PORT)),
+            log_line(log::Level::Info, &line(53)),
         ]
     );
     assert_eq!(
@@ -215,11 +230,11 @@ fn a_loop_is_not_closed() {
     let line = "upstream a.example:2055: its name now resolves to 127.0.0.1:2055, which would close a loop of \
                 UpstreamId(0); it stays at 192.0.2.1:2055. Correct the name's records, or write an address";
     for (interval, ip, expected) in [
-        (1, "127.0.0.1", vec![say(log::Level::Warn, line)]),
+        (1, "127.0.0.1", vec![log_line(log::Level::Warn, line)]),
         (2, "127.0.0.1", vec![]),
         (3, "192.0.2.1", vec![]),
     ] {
-        let news = answer_watched(
+        let news = result_with_permit(
             &mut resolver,
             start + 30 * SECOND * interval,
             Ok(&[ip]),
@@ -227,7 +242,7 @@ fn a_loop_is_not_closed() {
         );
         assert_eq!(news, expected, "{interval}");
     }
-    let news = answer_watched(
+    let news = result_with_permit(
         &mut resolver,
         start + 120 * SECOND,
         Ok(&["192.0.2.7"]),
@@ -256,18 +271,16 @@ fn a_look_up_may_hang() {
     }
     let line = "name a.example does not resolve any more (no response within 30s); its upstreams stay at the addresses \
                 they had. It is tried again every 10s; check the name, and /etc/resolv.conf";
-    assert_eq!(news, [say(log::Level::Warn, line)]);
+    assert_eq!(news, [log_line(log::Level::Warn, line)]);
     news.clear();
-    resolver.on_result(
-        0,
-        Ok(vec![at("192.0.2.1", 0)]),
-        start + 300 * SECOND,
-        &mut |_, _| Ok(()),
-        &mut news,
-    );
+    let lookup = CompletedLookup {
+        place: 0,
+        result: Ok(vec![at("192.0.2.1", 0)]),
+    };
+    resolver.on_result(lookup, start + 300 * SECOND, &mut |_, _| Ok(()), &mut news);
     assert_eq!(
         news,
-        [say(log::Level::Info, "name a.example resolves again")]
+        [log_line(log::Level::Info, "name a.example resolves again")]
     );
     assert_eq!(resolver.wake_at(), Some(start + 310 * SECOND));
 }
@@ -289,5 +302,5 @@ fn look_ups_are_bounded() {
             begun += 1;
         }
     }
-    assert_eq!(begun, UNDER_WAY_MAX);
+    assert_eq!(begun, IN_PROGRESS_MAX);
 }

@@ -1,4 +1,4 @@
-//! Finds the listeners and the route that an imagined datagram would reach.
+//! Finds the listeners and the route that a simulated datagram would reach.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -9,13 +9,13 @@ use crate::plan::explain::question::Question;
 use crate::plan::host::Host;
 use crate::plan::{ListenerPlan, Plan, Role};
 
-/// The TTL of the imagined datagram: the initial value of most hosts.
+/// The TTL of the simulated datagram: the initial value of most hosts.
 pub(super) const TTL: u8 = 64;
 
 /// The course of a datagram through the daemon, up to its route.
 pub(crate) struct Course {
     /// The listeners that receive the datagram or a copy. The first one handles it.
-    pub(crate) heard: Vec<usize>,
+    pub(crate) receiving: Vec<usize>,
     /// The facts that the kernel would pass with the datagram.
     pub(crate) envelope: Envelope,
     /// The route that matches the datagram.
@@ -24,62 +24,69 @@ pub(crate) struct Course {
 
 /// Follows a datagram to its route. `table` is the plan's table for the destination port.
 pub(crate) fn follow(plan: &Plan, host: &Host, question: &Question, table: &PortTable) -> Course {
-    let heard = hearers(plan, question);
-    let envelope = imagine(
+    let receiving = receiving_listeners(plan, question);
+    let envelope = simulated_envelope(
         host,
         question,
-        heard.first().map(|index| &plan.listeners[*index]),
+        receiving.first().map(|index| &plan.listeners[*index]),
     );
-    let route = (!heard.is_empty()).then(|| table.find(&envelope)).flatten();
+    let route = (!receiving.is_empty())
+        .then(|| table.find(&envelope))
+        .flatten();
     Course {
-        heard,
+        receiving,
         envelope,
         route,
     }
 }
 
 /// Returns the listeners that receive the datagram or a copy. The first one handles it.
-fn hearers(plan: &Plan, question: &Question) -> Vec<usize> {
+fn receiving_listeners(plan: &Plan, question: &Question) -> Vec<usize> {
     let (ip, port) = (question.to.ip(), question.to.port());
-    let at = |wanted: &dyn Fn(&ListenerPlan) -> bool| -> Vec<usize> {
+    let at_port = |is_match: &dyn Fn(&ListenerPlan) -> bool| -> Vec<usize> {
         let listeners = plan.listeners.iter().enumerate();
         let found =
-            listeners.filter(|(_, listener)| listener.address.port() == port && wanted(listener));
+            listeners.filter(|(_, listener)| listener.address.port() == port && is_match(listener));
         found.map(|(index, _)| index).collect()
     };
     let wildcard = |listener: &ListenerPlan| {
         matches!(listener.role, Role::Wildcard { .. }) && listener.address.is_ipv4() == ip.is_ipv4()
     };
-    let exact = at(&|listener| {
-        let heard = match &listener.role {
+    let exact = at_port(&|listener| {
+        let is_joined = match &listener.role {
             Role::Group {
                 interface, sources, ..
             } => {
-                question.interface.is_none_or(|asked| asked == *interface)
+                question.interface.is_none_or(|index| index == *interface)
                     && (sources.is_empty() || sources.contains(&question.from.ip()))
             }
             _ => true,
         };
-        listener.address.ip() == ip && !ip.is_unspecified() && heard
+        listener.address.ip() == ip && !ip.is_unspecified() && is_joined
     });
     let is_broadcast = exact
         .iter()
         .any(|index| plan.listeners[*index].role == Role::Broadcast);
-    match exact.is_empty() || is_broadcast {
-        true if ip.is_multicast() => exact,
-        true => exact.into_iter().chain(at(&wildcard)).collect(),
-        false => exact,
+    let reaches_wildcards = (exact.is_empty() || is_broadcast) && !ip.is_multicast();
+    if reaches_wildcards {
+        exact.into_iter().chain(at_port(&wildcard)).collect()
+    } else {
+        exact
     }
 }
 
 /// Returns the facts that the kernel would pass with the datagram.
-fn imagine(host: &Host, question: &Question, listener: Option<&ListenerPlan>) -> Envelope {
-    let way_back = (host.look_up)(question.from.ip()).ok();
+fn simulated_envelope(
+    host: &Host,
+    question: &Question,
+    listener: Option<&ListenerPlan>,
+) -> Envelope {
+    let return_route = (host.look_up)(question.from.ip()).ok();
     let interface = question
         .interface
         .unwrap_or(match listener.map(|listener| &listener.role) {
             Some(Role::Group { interface, .. }) => *interface,
-            _ => way_back.map_or(0, |answer| answer.interface),
+            _ => return_route.map_or(0, |route| route.interface),
         });
     let to_many = question.to.ip().is_multicast() || is_broadcast(host, question.to.ip());
     let local = match question.to.ip() {
@@ -91,8 +98,8 @@ fn imagine(host: &Host, question: &Question, listener: Option<&ListenerPlan>) ->
                 .iter()
                 .find(|candidate| candidate.index == interface);
             let first = on.and_then(|on| on.addresses.iter().copied().find(IpAddr::is_ipv4));
-            way_back
-                .and_then(|answer| answer.source)
+            return_route
+                .and_then(|route| route.source)
                 .or(first)
                 .unwrap_or(Ipv4Addr::UNSPECIFIED.into())
         }
@@ -110,7 +117,7 @@ fn imagine(host: &Host, question: &Question, listener: Option<&ListenerPlan>) ->
 
 /// Returns whether an address is a broadcast address on this host.
 fn is_broadcast(host: &Host, ip: IpAddr) -> bool {
-    let known = (host.look_up)(ip).is_ok_and(|answer| answer.kind == DestinationKind::Broadcast);
+    let known = (host.look_up)(ip).is_ok_and(|route| route.kind == DestinationKind::Broadcast);
     known || ip == IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
@@ -118,5 +125,5 @@ fn is_broadcast(host: &Host, ip: IpAddr) -> bool {
 pub(super) fn is_here(host: &Host, ip: IpAddr) -> bool {
     ip.is_multicast()
         || is_broadcast(host, ip)
-        || (host.look_up)(ip).is_ok_and(|a| a.kind == DestinationKind::Local)
+        || (host.look_up)(ip).is_ok_and(|route| route.kind == DestinationKind::Local)
 }

@@ -1,4 +1,4 @@
-//! Lets the handlers of a route process an imagined datagram, with an outbox that is described instead of sent.
+//! Lets the handlers of a route process a simulated datagram, with an outbox that is described instead of sent.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(super) struct DryRun<'a> {
     config: &'a Config,
     plan: &'a Plan,
     dispatcher: Dispatcher,
-    context: DrySite<'a>,
+    context: DryBuildContext<'a>,
 }
 
 impl<'a> DryRun<'a> {
@@ -39,10 +39,10 @@ impl<'a> DryRun<'a> {
         plan: &'a Plan,
         listener: &ListenerPlan,
     ) -> Result<DryRun<'a>, BuildError> {
-        let mut context = DrySite {
+        let mut context = DryBuildContext {
             upstreams: &plan.upstreams,
             handler: HandlerId(0),
-            lanes: Vec::new(),
+            upstream_sockets: Vec::new(),
             kept: Vec::new(),
         };
         let mut handlers: Vec<Box<dyn Handler>> = Vec::new();
@@ -78,11 +78,11 @@ impl<'a> DryRun<'a> {
     }
 
     /// Passes events about the upstreams to their handlers.
-    pub(super) fn change(&mut self, changes: &[(UpstreamId, UpstreamEvent)]) {
-        for (upstream, change) in changes {
+    pub(super) fn apply_events(&mut self, events: &[(UpstreamId, UpstreamEvent)]) {
+        for (upstream, event) in events {
             let handler = self.plan.upstreams.get(*upstream).handler;
             self.dispatcher
-                .upstream_event(handler, *upstream, *change, &mut self.context);
+                .upstream_event(handler, *upstream, *event, &mut self.context);
         }
     }
 
@@ -117,27 +117,29 @@ impl<'a> DryRun<'a> {
                 line(text, "", &what);
             }
             describe_replies(text, outbox, handler);
-            let leads_to = |lane: UpstreamSocketId| {
-                self.plan.upstreams.get(self.context.lanes[lane.0 as usize])
+            let leads_to = |socket: UpstreamSocketId| {
+                self.plan
+                    .upstreams
+                    .get(self.context.upstream_sockets[socket.0 as usize])
             };
             let mut sent_to = Vec::new();
             let touched = outbox.touched().iter().copied();
-            for lane in touched.filter(|lane| leads_to(*lane).handler == handler) {
-                let upstream = &leads_to(lane).upstream;
-                for parcel in outbox.parcels(lane) {
+            for socket in touched.filter(|socket| leads_to(*socket).handler == handler) {
+                let upstream = &leads_to(socket).upstream;
+                for parcel in outbox.parcels(socket) {
                     let (len, ttl) = (parcel.span.len, ttl_words(parcel.ttl));
                     line(text, "", &format!("sends {len} bytes to {upstream}{ttl}"));
                     sent_to.push(upstream);
                 }
             }
             if !sent_to.is_empty() {
-                others(text, &*named.spec, datagram, &sent_to);
+                describe_alternatives(text, &*named.spec, datagram, &sent_to);
             }
         }
     }
 }
 
-/// Returns the imagined datagram as it would be in a worker's memory.
+/// Returns the simulated datagram as it would be in a worker's memory.
 pub(super) fn datagram<'a>(payload: &'a [u8], envelope: &Envelope) -> Datagram<'a> {
     Datagram {
         payload,
@@ -168,7 +170,7 @@ fn ttl_words(ttl: Option<u8>) -> String {
 }
 
 /// Appends the other upstreams that may receive such a datagram, if the choice is not always the same.
-fn others(
+fn describe_alternatives(
     text: &mut String,
     spec: &dyn HandlerSpec,
     datagram: &Datagram<'_>,
@@ -198,31 +200,31 @@ fn dropped(tally: &Tally) -> Option<DropReason> {
 }
 
 /// A build context that opens nothing.
-struct DrySite<'a> {
+struct DryBuildContext<'a> {
     upstreams: &'a Upstreams,
     handler: HandlerId,
     /// The upstream of each upstream socket.
-    lanes: Vec<UpstreamId>,
+    upstream_sockets: Vec<UpstreamId>,
     kept: Vec<Receiver<Job>>,
 }
 
-impl SocketTable for DrySite<'_> {
+impl SocketTable for DryBuildContext<'_> {
     fn open(&mut self, upstream: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
-        self.lanes.push(upstream);
-        Ok(UpstreamSocketId::new(self.lanes.len() - 1))
+        self.upstream_sockets.push(upstream);
+        Ok(UpstreamSocketId::new(self.upstream_sockets.len() - 1))
     }
 
     fn close(&mut self, _: UpstreamSocketId) {}
 }
 
-impl BuildContext for DrySite<'_> {
+impl BuildContext for DryBuildContext<'_> {
     fn upstream(&mut self, place: usize) -> Result<OpenedUpstream, BuildError> {
         let upstream = self.upstreams.id(self.handler, place);
-        self.lanes.push(upstream);
+        self.upstream_sockets.push(upstream);
         let address = self.upstreams.get(upstream).address.as_ref().ok().copied();
         Ok(OpenedUpstream {
             upstream,
-            socket: UpstreamSocketId::new(self.lanes.len() - 1),
+            socket: UpstreamSocketId::new(self.upstream_sockets.len() - 1),
             address,
         })
     }

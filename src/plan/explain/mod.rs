@@ -1,4 +1,4 @@
-//! Explains what would become of a datagram. It uses the same plan, table and handlers as a worker, with an outbox
+//! Explains what would happen to a datagram. It uses the same plan, table and handlers as a worker, with an outbox
 //! that is printed instead of sent.
 
 mod course;
@@ -22,7 +22,7 @@ use self::lines::ROWS_MAX;
 pub(crate) use self::lines::{line, shortened};
 pub use self::question::{Imagined, Question};
 
-/// The explanation of what would become of a datagram.
+/// The explanation of what would happen to a datagram.
 #[derive(Debug, Clone)]
 pub struct Explanation {
     /// The explanation for people, in lines.
@@ -31,7 +31,7 @@ pub struct Explanation {
     pub route: Option<RouteId>,
 }
 
-/// Explains what would become of a datagram. `changes` are the events about upstreams that the handlers have
+/// Explains what would happen to a datagram. `events` are the events about upstreams that the handlers have
 /// received.
 ///
 /// # Errors
@@ -42,11 +42,11 @@ pub fn explain(
     plan: &Plan,
     host: &Host,
     question: &Question,
-    changes: &[(UpstreamId, UpstreamEvent)],
+    events: &[(UpstreamId, UpstreamEvent)],
 ) -> Result<Explanation, BuildError> {
     let mut text = String::new();
     let Course {
-        heard,
+        receiving,
         envelope,
         route: chosen,
     } = follow(
@@ -66,35 +66,22 @@ pub fn explain(
             ),
         );
     }
-    let Some(&first) = heard.first() else {
-        line(
-            &mut text,
-            "socket",
-            "none: the kernel drops the datagram, and reports a closed port if the address is unicast",
-        );
-        let at_port = plan
-            .listeners
-            .iter()
-            .filter(|listener| listener.address.port() == question.to.port());
-        let labels: Vec<_> = at_port
-            .take(ROWS_MAX)
-            .map(|listener| listener.label.as_str())
-            .collect();
-        if !labels.is_empty() {
-            line(
-                &mut text,
-                "",
-                &format!("other listeners on this port: {}", labels.join(", ")),
-            );
-        }
+    let Some(&first) = receiving.first() else {
+        no_socket(&mut text, plan, question.to.port());
         return Ok(Explanation { text, route: None });
     };
-    sockets(&mut text, plan, &heard, envelope.is_to_many());
-    routes(&mut text, config, plan, &envelope, chosen);
+    sockets(&mut text, plan, &receiving, envelope.is_to_many());
+    let choice = RouteChoice {
+        config,
+        plan,
+        envelope: &envelope,
+        chosen,
+    };
+    choice.describe(&mut text);
     if let Some(route) = chosen {
         let datagram = dry_run::datagram(&question.payload, &envelope);
         let mut dry = DryRun::new(config, plan, &plan.listeners[first])?;
-        dry.change(changes);
+        dry.apply_events(events);
         dry.run(&datagram);
         dry.describe(
             &mut text,
@@ -121,8 +108,33 @@ fn datagram(host: &Host, question: &Question, envelope: &Envelope) -> String {
     )
 }
 
-fn sockets(text: &mut String, plan: &Plan, heard: &[usize], to_many: bool) {
-    for (place, index) in heard.iter().enumerate() {
+/// Appends that no socket receives the datagram, and the listeners on the same port.
+fn no_socket(text: &mut String, plan: &Plan, port: u16) {
+    line(
+        text,
+        "socket",
+        "none: the kernel drops the datagram, and reports a closed port if the address is unicast",
+    );
+    let at_port = plan
+        .listeners
+        .iter()
+        .filter(|listener| listener.address.port() == port);
+    let labels: Vec<_> = at_port
+        .take(ROWS_MAX)
+        .map(|listener| listener.label.as_str())
+        .collect();
+    if !labels.is_empty() {
+        line(
+            text,
+            "",
+            &format!("other listeners on this port: {}", labels.join(", ")),
+        );
+    }
+}
+
+/// Appends the sockets that receive the datagram, and why each does.
+fn sockets(text: &mut String, plan: &Plan, receiving: &[usize], to_many: bool) {
+    for (place, index) in receiving.iter().enumerate() {
         let listener = &plan.listeners[*index];
         let why = match (&listener.role, place) {
             (_, 1..) => "gets a copy, which is dropped as duplicate_copy",
@@ -152,49 +164,60 @@ fn sockets(text: &mut String, plan: &Plan, heard: &[usize], to_many: bool) {
     }
 }
 
-/// Appends the route that matches, and why similar routes do not match.
-fn routes(
-    text: &mut String,
-    config: &Config,
-    plan: &Plan,
-    envelope: &Envelope,
+/// The route of a datagram among those of a plan.
+struct RouteChoice<'a> {
+    config: &'a Config,
+    plan: &'a Plan,
+    envelope: &'a Envelope,
+    /// The route that matches the datagram; `None` if it is dropped.
     chosen: Option<RouteId>,
-) {
-    let name = |row: &Match| {
-        let route = &config.routes[row.route.0 as usize];
-        let position = config.source.position(route.at.start);
-        format!(
-            "{} ({}:{})",
-            route.label,
-            config.source.name(),
-            position.line
-        )
-    };
-    let winner = plan
-        .table
-        .matches()
-        .iter()
-        .find(|row| row.mismatch(envelope).is_none());
-    match winner.filter(|row| Some(row.route) == chosen) {
-        Some(row) => line(text, "route", &name(row)),
-        None => line(text, "route", "none: it is dropped as no_route"),
-    }
-    let port = envelope.dst.port();
-    let near = plan.table.matches().iter().filter(|row| {
-        let same = row.ports.0 <= port && port <= row.ports.1;
-        same && row.net.contains(&envelope.dst.ip())
-            && winner.is_none_or(|winner| !std::ptr::eq(*row, winner))
-    });
-    let mut others: Vec<String> = near
-        .map(|row| format!("{}: {}", name(row), why_not(row, envelope, winner)))
-        .collect();
-    let more = others.len().saturating_sub(ROWS_MAX);
-    others.truncate(ROWS_MAX);
-    if more > 0 {
-        others.push(format!("and {more} more"));
-    }
-    for (place, other) in others.iter().enumerate() {
-        line(text, if place == 0 { "not" } else { "" }, other);
+}
+
+impl RouteChoice<'_> {
+    /// Appends the route that matches, and why similar routes do not match.
+    fn describe(&self, text: &mut String) {
+        let RouteChoice {
+            config,
+            plan,
+            envelope,
+            chosen,
+        } = *self;
+        let name = |row: &Match| {
+            let route = &config.routes[row.route.0 as usize];
+            let position = config.source.position(route.at.start);
+            format!(
+                "{} ({}:{})",
+                route.label,
+                config.source.name(),
+                position.line
+            )
+        };
+        let winner = plan
+            .table
+            .matches()
+            .iter()
+            .find(|row| row.mismatch(envelope).is_none());
+        match winner.filter(|row| Some(row.route) == chosen) {
+            Some(row) => line(text, "route", &name(row)),
+            None => line(text, "route", "none: it is dropped as no_route"),
+        }
+        let port = envelope.dst.port();
+        let near = plan.table.matches().iter().filter(|row| {
+            let same = row.ports.0 <= port && port <= row.ports.1;
+            same && row.net.contains(&envelope.dst.ip())
+                && winner.is_none_or(|winner| !std::ptr::eq(*row, winner))
+        });
+        let mut others: Vec<String> = near
+            .map(|row| format!("{}: {}", name(row), why_not(row, envelope, winner)))
+            .collect();
+        let more = others.len().saturating_sub(ROWS_MAX);
+        others.truncate(ROWS_MAX);
+        if more > 0 {
+            others.push(format!("and {more} more"));
+        }
+        for (place, other) in others.iter().enumerate() {
+            line(text, if place == 0 { "not" } else { "" }, other);
+        }
     }
 }
 

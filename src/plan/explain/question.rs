@@ -1,4 +1,4 @@
-//! The datagram that `explain` imagines.
+//! The datagram that `explain` simulates.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -86,7 +86,7 @@ fn likely_sender(to: IpAddr, host: &Host) -> IpAddr {
     } else {
         Ipv6Addr::LOCALHOST.into()
     };
-    let source = (host.look_up)(to).ok().and_then(|answer| answer.source);
+    let source = (host.look_up)(to).ok().and_then(|route| route.source);
     source
         .filter(|source| !to.is_loopback() && !source.is_unspecified())
         .unwrap_or(loopback)
