@@ -16,7 +16,7 @@ pub struct ReplyPolicy {
     /// Whether to reply to source ports below 1024.
     pub allow_low_ports: bool,
     /// Whether to reply to datagrams that were sent to a group or a broadcast address.
-    pub answer_groups: bool,
+    pub reply_to_groups: bool,
     /// The TTL to send with. `None` stands for the received TTL less one.
     pub ttl: Option<u8>,
 }
@@ -89,7 +89,7 @@ impl ReplyFilter {
         if src.port() < SYSTEM_PORTS && !reply_policy.allow_low_ports {
             return Err(DropReason::LowSourcePort);
         }
-        if envelope.is_to_many() && !reply_policy.answer_groups {
+        if envelope.is_to_many() && !reply_policy.reply_to_groups {
             return Err(DropReason::GroupRequest);
         }
         decrement_ttl(envelope.ttl, reply_policy.ttl)
@@ -223,7 +223,7 @@ mod tests {
         );
         let lifted = ReplyPolicy {
             allow_low_ports: true,
-            answer_groups: true,
+            reply_to_groups: true,
             ttl: Some(9),
         };
         assert_eq!(

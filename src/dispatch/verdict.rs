@@ -56,7 +56,7 @@ drop_reasons! {
     /// The source port is below 1024. As a rule it belongs to a service, which would reply to the reply.
     LowSourcePort = "low_source_port", "source port below 1024; set `allow_low_ports = true` on the handler to reply";
     /// The datagram was sent to a group or a broadcast address, and the handler does not reply to those.
-    GroupRequest = "group_request", "sent to a group or broadcast address; set `answer_groups = true` on the handler to reply";
+    GroupRequest = "group_request", "sent to a group or broadcast address; set `reply_to_groups = true` on the handler to reply";
     /// The datagram arrived with a TTL of 0 or 1, so what it causes must not travel further.
     TtlSpent = "ttl_spent", "the TTL is used up, as at the end of a loop; set `ttl = N` on the handler to override it";
     /// The reply would exceed the allowed multiple of the request's size.

@@ -1,6 +1,6 @@
 //! `echo`: sends each datagram back to its sender.
 
-use super::reply_settings::{self, ALLOW_LOW_PORTS, ANSWER_GROUPS, TTL};
+use super::reply_settings::{self, ALLOW_LOW_PORTS, REPLY_TO_GROUPS, TTL};
 use crate::config::kind::{BuildContext, BuildError, HandlerSpec, Kind, Needs};
 use crate::dispatch::handler::{Batch, Context, Handler};
 use crate::dispatch::reply_policy::ReplyPolicy;
@@ -9,7 +9,7 @@ use crate::dispatch::reply_policy::ReplyPolicy;
 pub const KIND: Kind = Kind {
     name: "echo",
     summary: "sends each datagram back to its sender, from the address that it was sent to",
-    settings: &[&ALLOW_LOW_PORTS, &ANSWER_GROUPS, &TTL],
+    settings: &[&ALLOW_LOW_PORTS, &REPLY_TO_GROUPS, &TTL],
     example: r#"[[route]]
 destination = "127.0.0.1:1234"
 handler = "echo"

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::reply_settings::{self, ALLOW_LOW_PORTS, ANSWER_GROUPS, TTL};
+use super::reply_settings::{self, ALLOW_LOW_PORTS, REPLY_TO_GROUPS, TTL};
 use crate::config::diagnostics::Mistake;
 use crate::config::kind::{
     BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Optional, Setting,
@@ -26,7 +26,7 @@ pub const KIND: Kind = Kind {
         &FILE,
         &AMPLIFICATION_MAX,
         &ALLOW_LOW_PORTS,
-        &ANSWER_GROUPS,
+        &REPLY_TO_GROUPS,
         &TTL,
     ],
     example: r#"[[route]]

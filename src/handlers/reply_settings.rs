@@ -9,10 +9,11 @@ pub const ALLOW_LOW_PORTS: Setting<bool> = Setting::boolean("allow_low_ports")
     .default(false)
     .meaning("whether source ports below 1024 get replies; services use them, and might reply to the reply");
 
-/// The setting `answer_groups`: whether datagrams to a group or a broadcast address get replies.
-pub const ANSWER_GROUPS: Setting<bool> = Setting::boolean("answer_groups")
+/// The setting `reply_to_groups`: whether datagrams to a group or a broadcast address get replies.
+pub const REPLY_TO_GROUPS: Setting<bool> = Setting::boolean("reply_to_groups")
     .default(false)
-    .meaning("whether datagrams to a group or a broadcast address get replies");
+    .meaning("whether datagrams to a group or a broadcast address get replies")
+    .formerly("answer_groups");
 
 /// The setting `ttl`: the TTL or hop limit of replies.
 pub const TTL: Setting<u8, Optional> = Setting::integer("ttl", 1..=255)
@@ -23,7 +24,7 @@ pub const TTL: Setting<u8, Optional> = Setting::integer("ttl", 1..=255)
 pub fn read(section: &mut Section<'_>) -> ReplyPolicy {
     ReplyPolicy {
         allow_low_ports: section.get(&ALLOW_LOW_PORTS),
-        answer_groups: section.get(&ANSWER_GROUPS),
+        reply_to_groups: section.get(&REPLY_TO_GROUPS),
         ttl: section.find(&TTL),
     }
 }

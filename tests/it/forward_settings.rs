@@ -441,7 +441,7 @@ fn sessions() {
             &["only if replies are sent back"],
         ),
         (
-            "upstreams = \"239.1.1.1:1\"\nanswer_groups = true",
+            "upstreams = \"239.1.1.1:1\"\nreply_to_groups = true",
             "2:17",
             &["only if replies are sent back", "leave it out"],
         ),
@@ -683,7 +683,7 @@ fn line() -> impl Strategy<Value = String> {
         "resolve_interval",
         "resolve_optional",
         "allow_low_ports",
-        "answer_groups",
+        "reply_to_groups",
         "ttl",
         "kind",
         "upstreams",

@@ -316,7 +316,7 @@ fn a_broadcast_address_that_comes_later() {
     }
 }
 
-/// With `answer_groups`, a reply to a request to a group comes from this host's own address, never from the group.
+/// With `reply_to_groups`, a reply to a request to a group comes from this host's own address, never from the group.
 /// Without it, the request is refused. This holds in both families.
 #[test]
 fn answers_to_groups() {
@@ -334,7 +334,7 @@ fn answers_to_groups() {
         handler = "echo"
         [handler.open]
         kind = "echo"
-        answer_groups = true
+        reply_to_groups = true
         ttl = 9
     "#;
     let mut daemon = Daemon::start(config);

@@ -91,7 +91,7 @@ pub struct Spec {
     pub probes: bool,
     pub fail_open: bool,
     pub allow_low_ports: bool,
-    pub answer_groups: bool,
+    pub reply_to_groups: bool,
     pub ttl: Option<u8>,
 }
 
@@ -282,7 +282,7 @@ fn write(random: &mut Random, text: &mut String, number: usize) -> Spec {
         probes: once_in(random, 2),
         fail_open: !once_in(random, 3),
         allow_low_ports: once_in(random, 3),
-        answer_groups: once_in(random, 3),
+        reply_to_groups: once_in(random, 3),
         ttl: once_in(random, 4).then_some(9),
     };
     spec.receivers = receivers(random, &spec);
@@ -293,7 +293,7 @@ fn write(random: &mut Random, text: &mut String, number: usize) -> Spec {
             .for_each(|one| (one.drain, one.resolved) = (false, true));
     }
     if replies == Replies::No {
-        (spec.replies_max, spec.allow_low_ports, spec.answer_groups) = (None, false, false);
+        (spec.replies_max, spec.allow_low_ports, spec.reply_to_groups) = (None, false, false);
         spec.unreplied = spec.idle;
     }
     if !spec.has_sessions() {
@@ -349,8 +349,8 @@ fn write_rest(spec: &Spec, text: &mut String) {
         let _ = writeln!(text, "session_unreplied = \"{}s\"", spec.unreplied / SECOND);
         let _ = writeln!(
             text,
-            "allow_low_ports = {}\nanswer_groups = {}",
-            spec.allow_low_ports, spec.answer_groups
+            "allow_low_ports = {}\nreply_to_groups = {}",
+            spec.allow_low_ports, spec.reply_to_groups
         );
         if let Some(max) = spec.replies_max {
             let _ = writeln!(text, "replies_max = {max}");

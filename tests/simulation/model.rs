@@ -557,7 +557,7 @@ fn permit(world: &World, packet: &Packet, reply_policy: &ReplyPolicy) -> Result<
         ),
         (
             (packet.dst.ip().is_multicast() || packet.is_broadcast())
-                && !reply_policy.answer_groups,
+                && !reply_policy.reply_to_groups,
             DropReason::GroupRequest,
         ),
         (

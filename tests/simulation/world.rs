@@ -323,13 +323,13 @@ fn handler(random: &mut Random, text: &mut String, number: usize) -> Spec {
 fn reply_policy(random: &mut Random, text: &mut String) -> ReplyPolicy {
     let reply_policy = ReplyPolicy {
         allow_low_ports: once_in(random, 2),
-        answer_groups: once_in(random, 2),
+        reply_to_groups: once_in(random, 2),
         ttl: once_in(random, 3).then(|| 1 + random.below(255) as u8),
     };
     let _ = writeln!(
         text,
-        "allow_low_ports = {}\nanswer_groups = {}",
-        reply_policy.allow_low_ports, reply_policy.answer_groups
+        "allow_low_ports = {}\nreply_to_groups = {}",
+        reply_policy.allow_low_ports, reply_policy.reply_to_groups
     );
     if let Some(ttl) = reply_policy.ttl {
         let _ = writeln!(text, "ttl = {ttl}");

@@ -120,7 +120,7 @@ impl Talker {
         port != 0
             && !is_own
             && (port >= 1024 || self.spec.allow_low_ports)
-            && (!train.dst.ip().is_multicast() || self.spec.answer_groups)
+            && (!train.dst.ip().is_multicast() || self.spec.reply_to_groups)
     }
 
     fn open(

@@ -334,7 +334,7 @@ mod tests {
     fn tables() {
         let read = settings(
             "upstreams = \"a:1\"\npick = \"hash\"\nhash_on = { offset = 2, length = 8 }\nresolve_interval = \"0s\"\n\
-             resolve_optional = true\nttl = 3\nallow_low_ports = true\nanswer_groups = true\n\
+             resolve_optional = true\nttl = 3\nallow_low_ports = true\nreply_to_groups = true\n\
              health = { probe = \"udp\", send_hex = \"00 ff\", expect = \"ok\", interval = \"1s\", timeout = \"1s\", \
              rise = 1, fall = 1, fail_open = false }",
         );
@@ -364,7 +364,9 @@ mod tests {
             }
         );
         assert!(
-            !read.fail_open && read.reply_policy.allow_low_ports && read.reply_policy.answer_groups
+            !read.fail_open
+                && read.reply_policy.allow_low_ports
+                && read.reply_policy.reply_to_groups
         );
         assert_eq!(read.reply_policy.ttl, Some(3));
     }

@@ -15,7 +15,7 @@ use crate::config::limits::{
 use crate::config::upstream::{ProbeOver, SendFrom};
 use crate::config::value::{self, Rate, Value};
 use crate::dispatch::pool::Pick;
-use crate::handlers::reply_settings::{self, ALLOW_LOW_PORTS, ANSWER_GROUPS};
+use crate::handlers::reply_settings::{self, ALLOW_LOW_PORTS, REPLY_TO_GROUPS};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -37,7 +37,7 @@ pub const SETTINGS: SettingTable = &[
     &RESOLVE_INTERVAL,
     &RESOLVE_OPTIONAL,
     &ALLOW_LOW_PORTS,
-    &ANSWER_GROUPS,
+    &REPLY_TO_GROUPS,
     &TTL,
 ];
 

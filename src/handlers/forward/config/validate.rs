@@ -15,7 +15,7 @@ use crate::config::problem::Problem;
 use crate::config::section::Section;
 use crate::config::upstream::{Egress, SendFrom, Upstream, UpstreamHost};
 use crate::dispatch::pool::Pick;
-use crate::handlers::reply_settings::{ALLOW_LOW_PORTS, ANSWER_GROUPS};
+use crate::handlers::reply_settings::{ALLOW_LOW_PORTS, REPLY_TO_GROUPS};
 
 /// The keys that need sessions.
 const OF_SESSIONS: [&str; 4] = [
@@ -29,7 +29,7 @@ const OF_REPLIES: [&str; 4] = [
     SESSION_UNREPLIED.key,
     REPLIES_MAX.key,
     ALLOW_LOW_PORTS.key,
-    ANSWER_GROUPS.key,
+    REPLY_TO_GROUPS.key,
 ];
 
 const ALL_GET_EVERY_DATAGRAM: &str =
