@@ -441,7 +441,7 @@ fn sessions() {
             &["only if replies are sent back"],
         ),
         (
-            "upstreams = \"239.1.1.1:1\"\nreply_to_groups = true",
+            "upstreams = \"239.1.1.1:1\"\nanswer_groups = true",
             "2:17",
             &["only if replies are sent back", "leave it out"],
         ),
