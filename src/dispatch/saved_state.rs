@@ -55,17 +55,6 @@ pub struct SavedPort {
     pub port: ReleasedPort,
 }
 
-impl SavedState {
-    /// Returns whether the state refers to any socket.
-    pub fn has_sockets(&self) -> bool {
-        !self.ports.is_empty()
-            || self
-                .sessions
-                .iter()
-                .any(|session| session.legs.iter().any(|leg| leg.socket.is_some()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
