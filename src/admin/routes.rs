@@ -16,7 +16,7 @@ use super::response::{self, Response};
 use super::{metrics, page, tap};
 use crate::observe::snapshot::Snapshot;
 use crate::observe::tap::TapQuery;
-use crate::plan::explain::Imagined;
+use crate::plan::explain::{Imagined, TTL};
 use crate::supervisor::log_level;
 use crate::supervisor::requests::{Request, Requests};
 use crate::supervisor::sessions::SessionQuery;
@@ -206,12 +206,18 @@ async fn explain(
     context: &EndpointContext,
     parameters: Parameters,
 ) -> Result<String, RequestError> {
-    let [to, from, interface, payload] = only(["to", "from", "interface", "payload"], parameters)?;
+    let keys = ["to", "from", "interface", "ttl", "payload"];
+    let [to, from, interface, ttl, payload] = only(keys, parameters)?;
     let example = "an address and a port, such as 192.0.2.1:53 or [2001:db8::1]:53";
     let imagined = Imagined {
         to: to.required_as(example, |text| text.parse().ok())?,
         from: from.read(example, |text| text.parse().ok())?,
         interface: interface.text(),
+        ttl: ttl
+            .read("a number from 1 to 255", |text| {
+                text.parse().ok().filter(|ttl| *ttl > 0)
+            })?
+            .unwrap_or(TTL),
         payload: payload.text().unwrap_or_default().into_bytes(),
     };
     Ok(request(&context.requests, RESPONSE_MAX, |responder| {

@@ -9,7 +9,7 @@ use super::remote::{Remote, target};
 use super::{Exit, output};
 use crate::config::diagnostics::printable;
 use crate::config::{Config, Kind};
-use crate::plan::explain::{Imagined, Question, explain};
+use crate::plan::explain::{Imagined, Question, TTL, explain};
 use crate::plan::host::Host;
 use crate::plan::{Plan, worker_count};
 
@@ -44,6 +44,9 @@ pub(super) struct Arguments {
     /// The interface on which the datagram arrives, by name or address [default: the one by which a reply would leave]
     #[arg(long, value_name = "IF")]
     interface: Option<String>,
+    /// The TTL or hop limit with which the datagram arrives
+    #[arg(long, value_name = "N", default_value_t = TTL, value_parser = clap::value_parser!(u8).range(1..))]
+    ttl: u8,
     /// The payload of the datagram
     #[arg(long, value_name = "TEXT", default_value = "hello, world")]
     payload: String,
@@ -72,6 +75,7 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
         to,
         from,
         interface,
+        ttl,
         payload,
         ..
     } = arguments;
@@ -79,6 +83,7 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
         to,
         from,
         interface,
+        ttl,
         payload: payload.into_bytes(),
     };
     let question = match Question::new(imagined, &host) {
@@ -100,16 +105,19 @@ fn explain_live(arguments: &Arguments) -> Exit {
         to,
         from,
         interface,
+        ttl,
         payload,
         remote,
         ..
     } = arguments;
     let to = to.to_string();
     let from = from.map(|from| from.to_string());
+    let ttl = ttl.to_string();
     let parameters = [
         ("to", Some(to.as_str())),
         ("from", from.as_deref()),
         ("interface", interface.as_deref()),
+        ("ttl", Some(ttl.as_str())),
         ("payload", Some(payload)),
     ];
     let target = target("/explain", &parameters);

@@ -34,8 +34,10 @@ mod tap;
 mod top;
 mod upstreams;
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub use self::exit::Exit;
@@ -98,6 +100,19 @@ enum CliCommand {
     Completions(completions::Arguments),
 }
 
+/// Adds a tip to the error for a file where a command belongs, as in `udispatch file.toml`.
+fn with_tip(mut error: clap::Error) -> clap::Error {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else {
+        return error;
+    };
+    if word.ends_with(".toml") || Path::new(word).is_file() {
+        let tip = format!("to serve a configuration file, write 'udispatch run {word}'");
+        let tips = ContextValue::StyledStrs(vec![tip.into()]);
+        error.insert(ContextKind::Suggested, tips);
+    }
+    error
+}
+
 /// Runs the whole program: parses the command line, runs a command, and returns the exit code.
 pub fn main(kinds: &[Kind]) -> ExitCode {
     let line = match CommandLine::try_parse() {
@@ -105,6 +120,7 @@ pub fn main(kinds: &[Kind]) -> ExitCode {
         // clap reports help and version as "errors" with exit code 0, on standard output. If that is a closed pipe,
         // there is no reader for a message.
         Err(error) => {
+            let error = with_tip(error);
             let _ = error.print();
             let exit = if error.exit_code() == 0 {
                 Exit::Ok

@@ -38,6 +38,13 @@ impl Mistake {
     }
 }
 
+/// Explains a text that begins with a scheme, as a URL does. Addresses have none. `None` if there is no scheme.
+pub(crate) fn unexpected_scheme(text: &str) -> Option<Mistake> {
+    let (scheme, rest) = text.split_once("://")?;
+    let message = format!("{} begins with a scheme", quoted(text));
+    Some(Mistake::new(message).hint(format!("leave out \"{scheme}://\": write \"{rest}\"")))
+}
+
 /// Returns text of the file between quotes, shortened and escaped for a terminal.
 pub fn quoted(text: &str) -> String {
     let mut short: String = text.chars().take(QUOTED_CHARS_MAX).collect();

@@ -13,7 +13,7 @@ use crate::dispatch::handler::HandlerId;
 use crate::dispatch::route_table::PortTable;
 use crate::number;
 use crate::plan::Plan;
-use crate::plan::explain::{Course, Question, follow, shortened};
+use crate::plan::explain::{Course, Question, TTL, follow, shortened};
 use crate::plan::host::Host;
 
 /// Runs the tests of a file. Returns a problem for each failed expectation; the result is empty if all tests pass.
@@ -66,6 +66,7 @@ fn question(test: &Test, host: &Host, problems: &mut Problems) -> Option<Questio
         to: test.destination,
         from: test.source,
         interface,
+        ttl: TTL,
         payload: test.payload.clone(),
     })
 }

@@ -218,3 +218,12 @@ fn a_closed_pipe_is_no_failure() {
         assert_eq!(err(&output), "");
     }
 }
+
+/// A configuration file where a command belongs is a usage error that shows how to serve the file.
+#[test]
+fn a_file_is_no_command() {
+    let output = udispatch(&["dispatch.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    let words = "tip: to serve a configuration file, write 'udispatch run dispatch.toml'";
+    assert!(err(&output).contains(words), "{}", err(&output));
+}

@@ -1,6 +1,7 @@
 //! `udispatch explain` says what the daemon then does: the same socket, route, upstream and source address.
 
 use crate::common::client::Client;
+use crate::common::curl::ask;
 use crate::common::daemon::{Daemon, Outcome, on_file};
 use crate::common::namespace::netns_test;
 
@@ -144,6 +145,30 @@ fn the_upstream_is_the_one() {
     assert_eq!(daemon.stop().handler("one").last, 20);
 }
 
+/// With `--ttl`, the datagram arrives with this TTL, whether a file or the running daemon explains. The daemon treats the
+/// real datagram as explained.
+#[test]
+fn the_ttl_is_that_of_the_question() {
+    netns_test!();
+    let mut daemon = Daemon::start(CONFIG);
+    for (ttl, is_spent) in [("1", true), ("2", false)] {
+        let query = ["--to", "127.0.0.2:1234", "--ttl", ttl];
+        let live = ask(&daemon, &[&["explain", "--live"], &query[..]].concat());
+        for text in [explain(&query), live.output] {
+            assert_says(&text, &[&format!(", TTL {ttl}, on lo")]);
+            assert_eq!(text.contains("drops it as ttl_spent"), is_spent, "{text}");
+        }
+        let client = Client::bind("127.0.0.1:0");
+        let ttl = ttl.parse().expect("a number");
+        client.0.set_ttl(ttl).expect("the TTL is set");
+        client.send(b"hello, world", "127.0.0.2:1234");
+    }
+    let ledger = daemon.ledger_when(|ledger| ledger.received() == 2);
+    let handler = ledger.handler("one");
+    assert_eq!((handler.reason("ttl_spent"), handler.handled), (1, 1));
+    daemon.stop();
+}
+
 /// Arguments that make no sense are usage errors with the reason.
 #[test]
 fn wrong_questions() {
@@ -159,6 +184,7 @@ fn wrong_questions() {
             vec!["--to", "127.0.0.1:1234", "--interface", "eth9"],
             "it has: lo",
         ),
+        (vec!["--to", "127.0.0.1:1234", "--ttl", "0"], "1..=255"),
     ] {
         let Outcome { code, errors, .. } = on_file("explain", CONFIG, &options);
         assert_eq!(code, 2, "{errors}");

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::super::diagnostics::{Mistake, quoted};
+use super::super::diagnostics::{Mistake, quoted, unexpected_scheme};
 use super::{Destination, PortSpan};
 
 impl FromStr for Destination {
@@ -25,6 +25,9 @@ impl FromStr for Destination {
         }
         if text.contains(',') {
             return Err(Mistake::new(format!("{} contains a comma", quoted(text))).hint(several));
+        }
+        if let Some(mistake) = unexpected_scheme(text) {
+            return Err(mistake);
         }
         let (host, ports) = split(text)?;
         let ports = ports.parse()?;
@@ -230,7 +233,11 @@ pub(in super::super) fn prefix_of(text: &str) -> Result<IpNet, Mistake> {
         .map(|length| IpNet::new(address, length));
     let Some(Ok(net)) = net else {
         let message = format!("{} is not a prefix length", quoted(length));
-        return Err(Mistake::new(message).hint(format!("at most {longest} for this family")));
+        let hint = mask_length(address, length).map_or_else(
+            || format!("at most {longest} for this family"),
+            |length| format!("write \"{address}/{length}\""),
+        );
+        return Err(Mistake::new(message).hint(hint));
     };
     if net.trunc() != net {
         return Err(
@@ -241,6 +248,12 @@ pub(in super::super) fn prefix_of(text: &str) -> Result<IpNet, Mistake> {
         );
     }
     Ok(net)
+}
+
+/// Returns the length of an IPv4 prefix that is written with a mask, as in 10.0.0.0/255.0.0.0.
+fn mask_length(address: IpAddr, mask: &str) -> Option<u8> {
+    let mask: Ipv4Addr = mask.parse().ok().filter(|_| address.is_ipv4())?;
+    ipnet::ipv4_mask_to_prefix(mask).ok()
 }
 
 /// Explains what is wrong with a malformed address and what an address looks like.
@@ -288,6 +301,16 @@ mod tests {
                 "\"33\" is not a prefix length / at most 32",
             ),
             ("[::/129]:53", "at most 128"),
+            (
+                "10.0.0.0/255.0.0.0:514",
+                "\"255.0.0.0\" is not a prefix length / write \"10.0.0.0/8\"",
+            ),
+            ("10.0.0.0/255.0.255.0:514", "at most 32"),
+            ("[2001:db8::/255.0.0.0]:514", "at most 128"),
+            (
+                "udp://0.0.0.0:514",
+                "begins with a scheme / leave out \"udp://\": write \"0.0.0.0:514\"",
+            ),
             ("192.0.2.0/x:5000", "\"x\" is not a prefix length"),
             ("192.0.2.0/:5000", "is not a prefix length"),
             ("::1:53", "write \"[::1]:53\""),

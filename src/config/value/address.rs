@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use ipnet::IpNet;
 
 use super::super::destination::prefix_of;
-use super::super::diagnostics::{Mistake, quoted};
+use super::super::diagnostics::{Mistake, quoted, unexpected_scheme};
 use super::super::limits::{HOST_NAME_BYTES_MAX, INTERFACE_NAME_BYTES_MAX};
 use super::super::upstream::{Egress, Upstream, UpstreamHost};
 use super::Value;
@@ -131,6 +131,9 @@ pub fn upstream(value: Value<'_>) -> Result<Upstream, Mistake> {
 
 fn parse_upstream(text: &str) -> Result<(UpstreamHost, u16), Mistake> {
     let bad = || Mistake::new(format!("{} is not {UPSTREAM}", quoted(text)));
+    if let Some(mistake) = unexpected_scheme(text) {
+        return Err(mistake);
+    }
     if let Ok(ip) = text.parse::<Ipv6Addr>() {
         return Err(bad().hint(format!("add brackets and port, as in \"[{ip}]:2055\"")));
     }
@@ -320,7 +323,7 @@ mod tests {
             ("[::ffff:10.0.0.1]:53", "write \"10.0.0.1:53\""),
             ("[10.0.0.1]:53", "is not an upstream"),
             ("exa mple:53", "neither an address nor the name"),
-            ("http://x:80", "neither an address nor the name"),
+            ("udp://x:80", "leave out \"udp://\": write \"x:80\""),
             ("-x:80", "neither an address nor the name"),
         ] {
             let refusal = refusal(&format!("\"{text}\""), upstream);

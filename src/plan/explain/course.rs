@@ -9,9 +9,6 @@ use crate::plan::explain::question::Question;
 use crate::plan::host::Host;
 use crate::plan::{ListenerPlan, Plan, Role};
 
-/// The TTL of the simulated datagram: the initial value of most hosts.
-pub(super) const TTL: u8 = 64;
-
 /// The course of a datagram through the daemon, up to its route.
 pub(crate) struct Course {
     /// The listeners that receive the datagram or a copy. The first one handles it.
@@ -110,7 +107,7 @@ fn simulated_envelope(
         dst: question.to,
         local,
         interface,
-        ttl: Some(TTL),
+        ttl: Some(question.ttl),
         time_ns: None,
     }
 }

@@ -15,12 +15,12 @@ use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::plan::host::Host;
 use crate::plan::{Plan, Role};
 
+use self::course::is_here;
 pub(crate) use self::course::{Course, follow};
-use self::course::{TTL, is_here};
 use self::dry_run::DryRun;
 use self::lines::ROWS_MAX;
 pub(crate) use self::lines::{line, shortened};
-pub use self::question::{Imagined, Question};
+pub use self::question::{Imagined, Question, TTL};
 
 /// The explanation of what would happen to a datagram.
 #[derive(Debug, Clone)]
@@ -103,7 +103,8 @@ pub fn explain(
 fn datagram(host: &Host, question: &Question, envelope: &Envelope) -> String {
     let (src, dst, bytes) = (envelope.src, envelope.dst, question.payload.len());
     format!(
-        "{src} > {dst}, {bytes} bytes, TTL {TTL}, on {}",
+        "{src} > {dst}, {bytes} bytes, TTL {}, on {}",
+        question.ttl,
         host.interface_name(envelope.interface)
     )
 }

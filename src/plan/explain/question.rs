@@ -7,6 +7,9 @@ use crate::config::limits::PAYLOAD_BYTES_MAX;
 use crate::config::test::SENDER_PORT;
 use crate::plan::host::Host;
 
+/// The TTL of a datagram for which the user names none: the initial value of most hosts.
+pub const TTL: u8 = 64;
+
 /// An imagined datagram as the user describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Imagined {
@@ -16,6 +19,8 @@ pub struct Imagined {
     pub from: Option<SocketAddr>,
     /// The name or an address of the interface that the datagram arrives on; `None` leaves the choice to the host.
     pub interface: Option<String>,
+    /// The TTL or hop limit that the datagram arrives with.
+    pub ttl: u8,
     /// The bytes of the payload.
     pub payload: Vec<u8>,
 }
@@ -29,6 +34,8 @@ pub struct Question {
     pub from: SocketAddr,
     /// The index of the interface that the datagram arrives on; `None` leaves the choice to the host.
     pub interface: Option<u32>,
+    /// The TTL or hop limit that the datagram arrives with.
+    pub ttl: u8,
     /// The bytes of the payload.
     pub payload: Vec<u8>,
 }
@@ -45,6 +52,7 @@ impl Question {
             to,
             from,
             interface,
+            ttl,
             payload,
         } = imagined;
         if payload.len() > PAYLOAD_BYTES_MAX {
@@ -74,6 +82,7 @@ impl Question {
             to,
             from,
             interface,
+            ttl,
             payload,
         })
     }
