@@ -111,7 +111,7 @@ impl Dispatcher {
     /// Panics if `route` is not a route of this dispatcher.
     pub fn expect(&mut self, route: RouteId, prefixes: &[IpNet]) {
         self.expectations.resize(self.routes.len(), None);
-        self.expectations[route.0 as usize] = Some(Expectations::new(prefixes));
+        self.expectations[route.index()] = Some(Expectations::new(prefixes));
     }
 
     /// Enables the measurement of latency, which starts at the times at which the kernel received the datagrams.
@@ -419,12 +419,12 @@ impl Dispatcher {
         batch: &Batch<'_>,
         sockets: &mut dyn SocketTable,
     ) {
-        if let Some(Some(expectations)) = self.expectations.get_mut(route.0 as usize) {
+        if let Some(Some(expectations)) = self.expectations.get_mut(route.index()) {
             expectations.note(batch.trains(), self.now);
         }
         self.common.0.clear();
         let is_tapped = !self.taps.is_empty();
-        for (place, &handler) in self.routes[route.0 as usize].iter().enumerate() {
+        for (place, &handler) in self.routes[route.index()].iter().enumerate() {
             self.drops.0.clear();
             let mut cx = Context {
                 outbox: &mut self.outbox,
@@ -455,7 +455,7 @@ impl Dispatcher {
                 self.common.intersect(&self.drops);
             }
         }
-        self.ledger.routes[route.0 as usize].batch(batch.len(), &self.common.0);
+        self.ledger.routes[route.index()].batch(batch.len(), &self.common.0);
         let id = self.listeners[listener.index()].id;
         self.ledger.listeners[id.index()]
             .tally

@@ -430,7 +430,7 @@ impl Context<'_> {
     pub fn route(&self) -> &str {
         self.names
             .routes
-            .get(self.route.0 as usize)
+            .get(self.route.index())
             .map_or("", String::as_str)
     }
 

@@ -13,6 +13,12 @@ impl RouteId {
     pub fn new(index: usize) -> RouteId {
         RouteId(number::to_u32(index))
     }
+
+    /// Returns the place of the route in its list.
+    #[inline]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
 }
 
 /// The number of a handler: its place in the configuration.

@@ -147,13 +147,13 @@ impl History {
                 sum.listeners[row].add(count);
             }
             for (index, tally) in ledger.routes.iter().enumerate() {
-                let row = route(index).map_or(rows.routes - 1, |row| row.0 as usize);
+                let row = route(index).map_or(rows.routes - 1, |row| row.index());
                 sum.routes[row].add(tally);
             }
             for (index, last_seen) in ledger.last_seen.iter().enumerate() {
                 // A route that continues has the same text, and so the same `expect_every`.
                 if let Some(row) = route(index) {
-                    sum.note_seen(row.0 as usize, last_seen);
+                    sum.note_seen(row.index(), last_seen);
                 }
             }
             for (index, count) in ledger.handlers.iter().enumerate() {

@@ -38,7 +38,7 @@ pub fn find(forwarding: LoopInputs<'_>, host: &Host, problems: &mut Problems) {
         for (id, targets) in &graph.edges[handler] {
             if let Some(path) = graph.path_back(targets, handler) {
                 let upstream = &upstreams.get(*id).upstream;
-                let via = route_labels(&path, |route| &config.routes[route.0 as usize].label);
+                let via = route_labels(&path, |route| &config.routes[route.index()].label);
                 let message = format!(
                     "forwarding to {upstream} closes a loop: it comes back to handler `{}` by route {via}",
                     config.handlers[handler].name
@@ -113,7 +113,7 @@ impl LoopWatch {
             return Ok(());
         };
         if let Some(path) = self.graph.path_back(&targets, handler) {
-            let via = route_labels(&path, |route| &self.names.routes[route.0 as usize]);
+            let via = route_labels(&path, |route| &self.names.routes[route.index()]);
             return Err(format!(
                 "a loop, back to handler `{}` by route {via}",
                 self.handlers[handler]
@@ -164,10 +164,10 @@ impl Graph {
         let mut open: Vec<Vec<RouteId>> = targets.iter().map(|target| vec![*target]).collect();
         while let Some(path) = open.pop() {
             let last = *path.last()?;
-            if std::mem::replace(&mut seen[last.0 as usize], true) {
+            if std::mem::replace(&mut seen[last.index()], true) {
                 continue;
             }
-            for &next in &self.handlers[last.0 as usize] {
+            for &next in &self.handlers[last.index()] {
                 if next == handler {
                     return Some(path);
                 }

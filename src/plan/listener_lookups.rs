@@ -107,7 +107,7 @@ impl ListenerLookups<'_> {
         let wildcard_needs = [true, false].map(|is_v4| {
             let family = rows.iter().filter(|row| row.net.addr().is_ipv4() == is_v4);
             family.fold(Needs::NOTHING, |needs, row| {
-                needs.or(route_needs[row.route.0 as usize])
+                needs.or(route_needs[row.route.index()])
             })
         });
         Stretch {
@@ -149,12 +149,12 @@ impl ListenerLookups<'_> {
             stretch.table.fixed(ip)
         };
         let needs = match fixed {
-            Some(route) => route_needs[route.0 as usize],
+            Some(route) => route_needs[route.index()],
             None if wildcard => stretch.wildcard_needs[usize::from(ip.is_ipv6())],
             None => {
                 let candidates = stretch.rows.iter().filter(|row| row.net.contains(&ip));
                 candidates.fold(Needs::NOTHING, |needs, row| {
-                    needs.or(route_needs[row.route.0 as usize])
+                    needs.or(route_needs[row.route.index()])
                 })
             }
         };

@@ -18,45 +18,21 @@ pub trait RowId: Copy {
     fn place(self) -> usize;
 }
 
-impl RowId for ListenerId {
-    fn at(index: usize) -> ListenerId {
-        ListenerId::new(index)
-    }
+macro_rules! row_ids {
+    ($($id:ident),+) => {
+        $(impl RowId for $id {
+            fn at(index: usize) -> $id {
+                $id::new(index)
+            }
 
-    fn place(self) -> usize {
-        self.index()
-    }
+            fn place(self) -> usize {
+                self.index()
+            }
+        })+
+    };
 }
 
-impl RowId for RouteId {
-    fn at(index: usize) -> RouteId {
-        RouteId::new(index)
-    }
-
-    fn place(self) -> usize {
-        self.0 as usize
-    }
-}
-
-impl RowId for HandlerId {
-    fn at(index: usize) -> HandlerId {
-        HandlerId::new(index)
-    }
-
-    fn place(self) -> usize {
-        self.index()
-    }
-}
-
-impl RowId for UpstreamId {
-    fn at(index: usize) -> UpstreamId {
-        UpstreamId::new(index)
-    }
-
-    fn place(self) -> usize {
-        self.index()
-    }
-}
+row_ids!(ListenerId, RouteId, HandlerId, UpstreamId);
 
 /// The place of an upstream in its handler's list.
 impl RowId for u16 {

@@ -96,7 +96,7 @@ fn explanation(
     let explained = explain(&fresh, &running.plan, &host, &question, &changes);
     let Explanation { mut text, route } =
         explained.map_err(|error| Refusal::Unable(error.to_string()))?;
-    if let Some(row) = route.and_then(|route| snapshot.routes.get(route.0 as usize)) {
+    if let Some(row) = route.and_then(|route| snapshot.routes.get(route.index())) {
         let account = &row.account;
         let seen = format!(
             "route {} has received {} datagrams so far: {} handled, {} dropped, {} in flight",
@@ -105,7 +105,7 @@ fn explanation(
         line(&mut text, "seen", &seen);
     }
     let handlers = route.map_or(&[][..], |route| {
-        &running.config.routes[route.0 as usize].handlers
+        &running.config.routes[route.index()].handlers
     });
     for handler in handlers {
         add_health(&mut text, snapshot, &running.config.handler(*handler).name);

@@ -193,7 +193,7 @@ impl Lister {
         let route = record
             .key
             .route
-            .map(|route| name(&self.routes, route.0 as usize));
+            .map(|route| name(&self.routes, route.index()));
         SessionRow {
             worker,
             client: record.key.client.to_string(),

@@ -52,7 +52,7 @@ pub fn memberships(config: &Config, plan: &Plan) -> Vec<Membership> {
         .iter()
         .filter(|row| !row.net.addr().is_multicast());
     let routes = rows.filter_map(|row| {
-        let route = config.routes.get(row.route.0 as usize)?;
+        let route = config.routes.get(row.route.index())?;
         Some(membership(&route.label, false, row.interface?))
     });
     // A link-local address is bound together with its interface.

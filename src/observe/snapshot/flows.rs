@@ -75,7 +75,7 @@ fn listeners(plan: &Plan, is_cut: &mut bool) -> Vec<Edge> {
             Lookup::Fixed(route) => {
                 _ = edges.insert(Edge {
                     from: index,
-                    to: route.0 as usize,
+                    to: route.index(),
                 });
             }
             Lookup::Table(_) => by_port
@@ -98,7 +98,7 @@ fn listeners(plan: &Plan, is_cut: &mut bool) -> Vec<Edge> {
             if may_take(row, listener) {
                 edges.insert(Edge {
                     from: *index,
-                    to: row.route.0 as usize,
+                    to: row.route.index(),
                 });
             }
         }

@@ -83,11 +83,7 @@ pub fn explain(
         let mut dry = DryRun::new(config, plan, &plan.listeners[first])?;
         dry.apply_events(events);
         dry.run(&datagram);
-        dry.describe(
-            &mut text,
-            &config.routes[route.0 as usize].handlers,
-            &datagram,
-        );
+        dry.describe(&mut text, &config.routes[route.index()].handlers, &datagram);
         line(
             &mut text,
             "replies",
@@ -184,7 +180,7 @@ impl RouteChoice<'_> {
             chosen,
         } = *self;
         let name = |row: &Match| {
-            let route = &config.routes[row.route.0 as usize];
+            let route = &config.routes[row.route.index()];
             let position = config.source.position(route.at.start);
             format!(
                 "{} ({}:{})",
